@@ -1,0 +1,1 @@
+"""rsclip: train and evaluate CLIP models on rsdata tables."""

@@ -1,0 +1,1 @@
+"""Benchmark tasks; the file name is the task name."""

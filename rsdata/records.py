@@ -1,0 +1,122 @@
+"""The words of the project as types: Box, Record, Rejection, and the one table schema.
+
+Pixel frame: origin at the image's top-left corner, x right, y down. Coordinates are edges, not pixel
+indices, so the first pixel is the box (0, 0, 1, 1) and width = xmax - xmin::
+
+      0   1   2   3  x
+    0 ┌───┬───┬───┐
+      │   │ ■ │   │      ■ = Box(xmin=1, ymin=0, xmax=2, ymax=1)
+    1 ├───┼───┼───┤
+      │   │   │   │
+    y └───┴───┴───┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pyarrow as pa
+
+
+class Box(NamedTuple):
+    """One object. Field order equals the struct fields of the `objects` column.
+
+    label: the recipe's singular noun ("small vehicle"); raw_label: the label as published.
+    xmin, ymin, xmax, ymax: pixels, edges as coordinates, inside the image once checked.
+    polygon: x1, y1, x2, y2 … in pixels as published (it may reach over the border), or None.
+    flags: of difficult, truncated, occluded, crowd, generated.
+    """
+
+    label: str
+    raw_label: str
+    xmin: float
+    ymin: float
+    xmax: float
+    ymax: float
+    polygon: Sequence[float] | None = None
+    flags: Sequence[str] = ()
+
+
+class Record(NamedTuple):
+    """One image and what is known of it, as a reader yields it.
+
+    image: path relative to the dump, or the name that the annotation file gives.
+    width, height: stored pixels; from a reader they are what the label file claims (None: nothing).
+    lines: for each Box its 1-based line in the annotation file; where `element` is set, its 0-based
+        index among the elements of that name (a JSON array or an XML tag) instead, resolved to a line
+        only when a rejection needs it.
+    split: set by formats whose annotation file names the split, else "".
+    """
+
+    image: str
+    boxes: Sequence[Box] = ()
+    width: int | None = None
+    height: int | None = None
+    captions: Sequence[str] = ()
+    label: str | None = None
+    split: str = ""
+    annotation: str = ""
+    lines: Sequence[int] = ()
+    element: str = ""
+
+
+class Rejection(NamedTuple):
+    """An input that was not converted as it stands. Field order equals REJECTION_SCHEMA.
+
+    action: "rejected" an image; "dropped" an object, line or caption; "repaired" what was kept changed.
+    code: failure code of docs/failures.md ("E14"). path: annotation (or image) file relative to the dump.
+    line: 1-based line, 0 for the whole file. image: the image concerned, "" where unknown.
+    element: as Record.element, with `line` an index, until the line is looked up.
+    """
+
+    action: str
+    code: str
+    path: str
+    line: int
+    image: str
+    why: str
+    element: str = ""
+
+
+OBJECT = pa.struct(
+    [
+        ("label", pa.string()),
+        ("raw_label", pa.string()),
+        ("xmin", pa.float32()),
+        ("ymin", pa.float32()),
+        ("xmax", pa.float32()),
+        ("ymax", pa.float32()),
+        ("polygon", pa.list_(pa.float32())),
+        ("flags", pa.list_(pa.string())),
+    ]
+)
+
+SCHEMA = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("dataset", pa.string()),
+        ("split", pa.string()),
+        ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("objects", pa.list_(OBJECT)),
+        ("captions", pa.list_(pa.string())),
+        ("caption_source", pa.string()),
+        ("label", pa.string()),
+        ("phash", pa.uint64()),
+        ("sha256", pa.string()),
+        ("annotation", pa.string()),
+    ]
+)
+
+REJECTION_SCHEMA = pa.schema(
+    [
+        ("action", pa.string()),
+        ("code", pa.string()),
+        ("path", pa.string()),
+        ("line", pa.int64()),
+        ("image", pa.string()),
+        ("why", pa.string()),
+    ]
+)
