@@ -47,6 +47,7 @@ class Record(NamedTuple):
         index among the elements of that name (a JSON array or an XML tag) instead, resolved to a line
         only when a rejection needs it.
     split: set by formats whose annotation file names the split, else "".
+    place: the image's 0-based index in its file's `images` array, -1 where the file is of this image alone.
     """
 
     image: str
@@ -59,6 +60,7 @@ class Record(NamedTuple):
     annotation: str = ""
     lines: Sequence[int] = ()
     element: str = ""
+    place: int = -1
 
 
 class Rejection(NamedTuple):

@@ -1,0 +1,167 @@
+"""Models: open_clip's factory, our tiny configuration, and checkpoints that plain open_clip opens."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import open_clip
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.func import functional_call
+
+from rsclip.data import replacing
+from rsdata.errors import RsdataError
+
+CONFIG, WEIGHTS = (
+    "open_clip_config.json",
+    "open_clip_model.safetensors",
+)  # the names that local-dir: looks for
+
+open_clip.add_model_config(Path(__file__).parent / "models")
+
+
+class Clip(NamedTuple):
+    """A model and what belongs to it.
+
+    transform_train, transform_eval: PIL image to float32 [3, height, width]; the first crops at random.
+    tokenizer: list of strings to int64 [texts, context length].
+    config: open_clip's model configuration, enough to build the model again.
+    """
+
+    model: torch.nn.Module
+    transform_train: Callable[[Image.Image], Tensor]
+    transform_eval: Callable[[Image.Image], Tensor]
+    tokenizer: Callable[[list[str]], Tensor]
+    config: dict[str, Any]
+
+
+def create(name: str, pretrained: str | None = None) -> Clip:
+    """Build a model with float32 weights on the CPU.
+
+    name: "rsclip-tiny", a name of `open_clip.list_models()`, or "local-dir:RUN" for a folder `save` wrote.
+    pretrained: a tag of open_clip ("openai"), or a file: a state dict or {"state_dict": …}, in safetensors or
+        in a torch file without pickled code.
+
+    A tag that was trained with QuickGELU gets it, where open_clip 3.x only warns about the mismatch.
+    Raises RsdataError on an unknown name or tag, and on weights that cannot be read or do not fit.
+    """
+    config = _config(name)
+    tag = open_clip.get_pretrained_cfg(name, pretrained) if pretrained else {}
+    quick_gelu = bool(config.get("quick_gelu") or tag.get("quick_gelu"))
+    if pretrained and not tag and not Path(pretrained).is_file():
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
+        raise RsdataError(f"{pretrained}: neither a file nor a tag of {name}; its tags: {tags}")
+    try:
+        model, train, evaluate = open_clip.create_model_and_transforms(
+            name,
+            pretrained=pretrained,
+            force_quick_gelu=quick_gelu,
+            require_pretrained=bool(pretrained) or name.startswith("local-dir:"),
+        )
+    except Exception as error:  # pickle, zip, safetensors, network and shape errors share no ancestor
+        reason = str(error).strip().splitlines()[0]
+        raise RsdataError(f"{pretrained or name}: cannot be loaded as {name}: {reason}") from error
+    if quick_gelu:
+        config["quick_gelu"] = True
+    return Clip(model, train, evaluate, open_clip.get_tokenizer(name), config)
+
+
+def _config(name: str) -> dict[str, Any]:
+    try:
+        config: dict[str, Any] | None = open_clip.get_model_config(name)
+    except (OSError, ValueError) as error:
+        raise RsdataError(
+            f"{name.removeprefix('local-dir:')}: not a folder that rsclip wrote: {error}"
+        ) from error
+    if config is None:
+        near = difflib.get_close_matches(name, open_clip.list_models(), n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "see open_clip.list_models()"
+        raise RsdataError(f"{name}: no such model; {hint}")
+    return config
+
+
+def load(checkpoint: Path | str, name: str | None = None) -> Clip:
+    """Open a run folder, or a checkpoint file or open_clip tag of the model `name`.
+
+    Raises RsdataError where it cannot be loaded, or `name` is wanted and missing.
+    """
+    if Path(checkpoint).is_dir():
+        return create(f"local-dir:{checkpoint}")
+    if name is None:
+        raise RsdataError(f"{checkpoint}: name the model that these weights belong to with --model")
+    return create(name, str(checkpoint))
+
+
+def save(folder: Path, clip: Clip) -> None:
+    """Write `folder` so that `open_clip.create_model_and_transforms("local-dir:FOLDER")` opens it."""
+    preprocess = {k: v for k, v in clip.model.visual.preprocess_cfg.items() if k not in ("size", "mode")}  # type: ignore[union-attr, operator]
+    with replacing(folder / CONFIG) as path:
+        path.write_text(json.dumps({"model_cfg": clip.config, "preprocess_cfg": preprocess}, indent=2) + "\n")
+    if hasattr(clip.tokenizer, "save_pretrained"):
+        clip.tokenizer.save_pretrained(folder)
+    with replacing(folder / WEIGHTS) as path:
+        save_file({name: tensor.contiguous() for name, tensor in clip.model.state_dict().items()}, path)
+        path.chmod(0o644)  # safetensors writes files that only their owner can read
+
+
+def device(name: str | None) -> torch.device:
+    """The device called `name`, or without a name CUDA where there is one, else the CPU.
+
+    Raises RsdataError where this machine, or this torch, has no such device.
+    """
+    try:
+        found = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:  # torch asserts where it was built without CUDA
+        raise RsdataError(f"--device {name}: {str(error).splitlines()[0]}") from error
+    return found
+
+
+def text_prefix(model: torch.nn.Module) -> str | None:
+    """Where a causal text tower pooled at its end token keeps its positions; None for any other tower.
+
+    In such a tower no token sees what stands after it, so what stands after the end token changes nothing.
+    """
+    flat = isinstance(model, open_clip.CLIP)  # the class that keeps the text tower's parts as its own
+    tower = model if flat else getattr(model, "text", None)
+    pool = getattr(tower, "text_pool_type" if flat else "pool_type", None)
+    causal = getattr(tower, "attn_mask", None) is not None and getattr(tower, "cls_emb", None) is None
+    if not causal or pool != "argmax":
+        return None
+    return "" if flat else "text."
+
+
+def tokenise(texts: list[str], tokenizer: Callable[[list[str]], Tensor], trim: bool) -> Tensor:
+    """int64 [texts, length]; with `trim`, length is that of the longest text and not the model's context."""
+    tokens = tokenizer(texts)
+    return tokens[:, : int(tokens.argmax(dim=-1).max()) + 1] if trim else tokens
+
+
+def encode_image(model: torch.nn.Module, images: Tensor) -> Tensor:
+    """float [images, dim], L2-normalised."""
+    features: Tensor = model.encode_image(images, normalize=True)  # type: ignore[operator]
+    return features
+
+
+def encode_text(model: torch.nn.Module, tokens: Tensor) -> Tensor:
+    """float [texts, dim], L2-normalised, of tokens [texts, length] that `tokenise` may have trimmed.
+
+    Positions and mask are cut to the length at hand. (open_clip's `force_context_length` interpolates the
+    positions instead, which changes the model.)
+    """
+    prefix, length = text_prefix(model), tokens.shape[1]
+    features: Tensor
+    if prefix is None or length == model.context_length:
+        features = model.encode_text(tokens, normalize=True)  # type: ignore[operator]
+        return features
+    positions, mask = f"{prefix}positional_embedding", f"{prefix}attn_mask"
+    cut = {positions: model.get_parameter(positions)[:length], mask: model.get_buffer(mask)[:length, :length]}
+    output = functional_call(model, cut, kwargs={"text": tokens})
+    _, features, *_ = output.values() if isinstance(output, dict) else output
+    return features

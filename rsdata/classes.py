@@ -1,0 +1,46 @@
+"""Raw labels to nouns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+
+_LOOSE = re.compile(r"[-_\s]+")
+
+
+class Classes(dict[str, str]):
+    """The nouns of raw labels: `classes[raw]`, "" for a label that has none.
+
+    Labels are compared with case, `-`, `_` and blanks folded away, because mirrors of one dataset differ in
+    them ("Expressway-toll-station", "expressway toll station"). Without a recipe (`nouns` None) a label is
+    its own noun, unless it is a mere number. `ignored` are labels that are known and not wanted.
+    """
+
+    def __init__(self, nouns: Mapping[str, str] | None, ignored: Collection[str] = ()) -> None:
+        super().__init__(nouns or {})
+        self.ignored = frozenset(ignored)
+        self._open = nouns is None
+        self._folded = {_fold(raw): noun for raw, noun in (nouns or {}).items()}
+        self._folded_ignored = frozenset(map(_fold, ignored))
+
+    def __missing__(self, raw: str) -> str:
+        folded = _fold(raw)
+        if folded in self._folded_ignored:
+            noun = ""
+        elif self._open:
+            noun = _LOOSE.sub(" ", raw).strip() if re.search(r"[^\W\d_]", raw) else ""
+        else:
+            noun = self._folded.get(folded, "")
+        self[raw] = noun
+        return noun
+
+    def ignores(self, raw: str) -> bool:
+        """Whether `raw` is left out on purpose."""
+        return raw in self.ignored or _fold(raw) in self._folded_ignored
+
+    def __reduce__(self) -> tuple[type[Classes], tuple[dict[str, str] | None, frozenset[str]]]:
+        return Classes, (None if self._open else dict(self), self.ignored)
+
+
+def _fold(raw: str) -> str:
+    return _LOOSE.sub("", raw).casefold()

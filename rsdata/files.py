@@ -1,0 +1,323 @@
+"""The files of a dump: index, patterns with positional stars, text and JSON reading, safe writing.
+
+A dump is hostile until parsed: symlinks that leave it are refused, names inside annotations are looked
+up in the index of files that are really there (so no `..` or absolute path can reach out of it).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+import unicodedata
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from rsdata.errors import AnnotationError, RecipeError
+from rsdata.records import Rejection
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2")
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".rar", ".7z")
+_LITTER = ("Thumbs.db", "desktop.ini", "__MACOSX")
+
+
+class Match(NamedTuple):
+    """A file that fits a pattern: its path relative to the dump and what each star matched."""
+
+    path: str
+    stars: tuple[str, ...]
+
+
+class Dump:
+    """The index of a dump: every file once, relative POSIX paths in byte order.
+
+    Raises RecipeError where `root` is no folder. `refused` lists links that leave the dump (E27).
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+        if self.root.is_file() and self.root.suffix.lower() in _ARCHIVES:
+            raise RecipeError(f"{root}: an archive: unpack it and name the folder (E28)")
+        if not self.root.is_dir():
+            raise RecipeError(f"{root}: no such folder")
+        self.refused: list[Rejection] = []
+        self.sizes: dict[str, int] = {}
+        self._matches: dict[tuple[str, str], list[Match]] = {}
+        self._walk(str(self.root), "", self.root.resolve())
+        self.paths = sorted(self.sizes)
+        self._folded: dict[str, str] | None = None
+        self._by_name: dict[str, list[str]] | None = None
+
+    def _walk(self, folder: str, prefix: str, real_root: Path) -> None:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith(".") or entry.name in _LITTER:
+                    continue
+                path = prefix + entry.name
+                if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(real_root):
+                    why = "a link that leaves the dump: name the folder it points to as the source"
+                    self.refused.append(Rejection("dropped", "E27", path, 0, "", why))
+                elif entry.is_dir(follow_symlinks=False):
+                    self._walk(entry.path, path + "/", real_root)
+                elif entry.is_file():
+                    self.sizes[path] = entry.stat().st_size
+
+    def match(self, pattern: str, prefix: str = "") -> list[Match]:
+        """The files that fit `prefix` + `pattern`, in path order."""
+        if (found := self._matches.get((pattern, prefix))) is None:
+            fits = compile_pattern(pattern).fullmatch
+            found = self._matches[pattern, prefix] = []
+            for path in self.paths:
+                if path.startswith(prefix) and (hit := fits(_plain(path[len(prefix) :]))):
+                    found.append(Match(path, hit.groups()))
+        return found
+
+    def prefixes(self, pattern: str) -> set[str]:
+        """Each folder of the dump (as "" or "x/y/") below which some file fits `pattern`."""
+        source = compile_pattern(pattern).pattern
+        fits = re.compile(f"((?:.*/)?){source}", re.IGNORECASE).fullmatch
+        return {hit.group(1) for path in self.paths if (hit := fits(_plain(path)))}
+
+    def find(self, name: str, folders: Sequence[str] = ("",)) -> str | None:
+        """The path of the file that an annotation calls `name`, or None.
+
+        Tried in turn: `name` below each of `folders`, then the one file of the dump with that base name
+        below them. Case and Unicode form are ignored where exactly one file fits; backslashes are slashes;
+        an absolute name or one with `..` counts by its base name only.
+        """
+        name = name.replace("\\", "/")
+        if name.startswith("/") or re.match(r"[A-Za-z]:", name) or ".." in name.split("/"):
+            name = name.rsplit("/", 1)[-1]
+        name = name.removeprefix("./")
+        for folder in folders:
+            if folder + name in self.sizes:
+                return folder + name
+        if self._folded is None or self._by_name is None:
+            self._folded, self._by_name = {}, {}
+            for path in self.paths:
+                self._folded.setdefault(fold(path), path)
+                self._by_name.setdefault(fold(path.rsplit("/", 1)[-1]), []).append(path)
+        for folder in folders:
+            if path := self._folded.get(fold(folder + name)):
+                return path
+        same = self._by_name.get(fold(name.rsplit("/", 1)[-1]), [])
+        same = [path for path in same if path.startswith(tuple(folders))]
+        return same[0] if len(same) == 1 else None
+
+
+def _plain(path: str) -> str:
+    return path if path.isascii() else unicodedata.normalize("NFC", path)
+
+
+def fold(text: str) -> str:
+    """`text` with case and Unicode form folded away, for comparing names."""
+    return _plain(text).casefold()
+
+
+_TOKEN = re.compile(r"(\*\*|\*|\{[^{}]*\}|\.\*$)")
+
+
+def compile_pattern(pattern: str) -> re.Pattern[str]:
+    """A pattern as a regular expression over relative POSIX paths, case ignored.
+
+    `*` matches within a folder's name, `**` across folders, `{a,b}` one of the words: each is a star, a
+    group of the expression. A final `.*` is the extension of any image and is no star.
+    """
+    parts = []
+    for token in _TOKEN.split(pattern):
+        if token == "**":
+            parts.append("(.*)")
+        elif token == "*":
+            parts.append("([^/]*)")
+        elif token == ".*":
+            parts.append("(?:" + "|".join(re.escape(suffix) for suffix in IMAGE_SUFFIXES) + ")")
+        elif token.startswith("{"):
+            parts.append("(" + "|".join(re.escape(word) for word in token[1:-1].split(",")) + ")")
+        else:
+            parts.append(re.escape(token))
+    return re.compile("".join(parts), re.IGNORECASE)
+
+
+def fill_pattern(pattern: str, stars: Sequence[str], suffix: str = ".png") -> str:
+    """The path that `pattern` names when its stars match `stars`; `suffix` stands for a final `.*`."""
+    values = iter(stars)
+    parts = []
+    for token in _TOKEN.split(pattern):
+        if token == ".*":
+            parts.append(suffix)
+        elif token in ("*", "**") or token.startswith("{"):
+            parts.append(next(values))
+        else:
+            parts.append(token)
+    return "".join(parts)
+
+
+def star_choices(pattern: str) -> list[list[str] | None]:
+    """For each star of `pattern` the words it may match, None where any."""
+    tokens = [token for token in _TOKEN.findall(pattern) if token != ".*"]
+    return [token[1:-1].split(",") if token.startswith("{") else None for token in tokens]
+
+
+def read_text(root: Path, path: str) -> tuple[str, str]:
+    """The text of an annotation file and the encoding that fitted; line ends become a newline.
+
+    Tried in turn: UTF-8 (a BOM is dropped), UTF-16 with a BOM, GB18030, Latin-1 (E02, E03).
+    Raises AnnotationError where the file cannot be read.
+    """
+    try:
+        data = (root / path).read_bytes()
+    except OSError as error:
+        raise AnnotationError(path, 0, f"cannot be read: {error.strerror}") from error
+    text, encoding = decode(data)
+    return text.replace("\r\n", "\n").replace("\r", "\n"), encoding
+
+
+def decode(data: bytes) -> tuple[str, str]:
+    """`data` as text, with the name of the first encoding that fits."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16", errors="replace"), "utf-16"
+    for encoding in ("utf-8-sig", "gb18030"):
+        try:
+            return data.decode(encoding), encoding
+        except UnicodeDecodeError:
+            continue
+    return data.decode("latin-1"), "latin-1"
+
+
+def foreign(path: str, encoding: str) -> Iterator[Rejection]:
+    """The note (E03) that a file was not UTF-8, if so."""
+    if encoding != "utf-8-sig":
+        yield Rejection("repaired", "E03", path, 0, "", f"not UTF-8: read as {encoding}")
+
+
+class Element(NamedTuple):
+    """An element of an array in a JSON document: the array's key, 0-based index, 1-based line, value."""
+
+    key: str
+    index: int
+    line: int
+    value: Any
+
+
+_SPACE = re.compile(r"[ \t\n\r]*")
+_DECODER = json.JSONDecoder()
+
+
+def scan_json(text: str, path: str) -> Iterator[Element]:
+    """The elements of the arrays of a top-level JSON object, in order, each with its line.
+
+    A member that is no array is one Element of index -1. NaN and Infinity are read as floats, for the
+    checks to find. Raises AnnotationError (E01) at the line where the text stops being JSON.
+    """
+    at, line, counted = 0, 1, 0
+
+    def skip(position: int) -> int:
+        hit = _SPACE.match(text, position)
+        return hit.end() if hit else position
+
+    def fail(why: str) -> AnnotationError:
+        return AnnotationError(path, text.count("\n", 0, at) + 1, f"not valid JSON: {why}")
+
+    def value() -> Any:
+        nonlocal at
+        try:
+            parsed, at = _DECODER.raw_decode(text, at)
+        except (json.JSONDecodeError, RecursionError) as error:
+            if isinstance(error, json.JSONDecodeError):
+                at = error.pos
+            raise fail(getattr(error, "msg", "nested too deeply")) from None
+        return parsed
+
+    def expect(characters: str) -> str:
+        nonlocal at
+        at = skip(at)
+        if at >= len(text):
+            raise fail("the file ends too early")
+        if text[at] not in characters:
+            raise fail(f"expected {' or '.join(characters)}")
+        at += 1
+        return text[at - 1]
+
+    def here() -> int:
+        nonlocal line, counted
+        line += text.count("\n", counted, at)
+        counted = at
+        return line
+
+    expect("{")
+    at = skip(at)
+    while text[at : at + 1] != "}":
+        at = skip(at)
+        key = value()
+        expect(":")
+        at = skip(at)
+        if text[at : at + 1] != "[":
+            yield Element(str(key), -1, here(), value())
+        else:
+            at = skip(at + 1)
+            index = 0
+            if text[at : at + 1] == "]":
+                at += 1
+            else:
+                while True:
+                    at = skip(at)
+                    yield Element(str(key), index, here(), value())
+                    index += 1
+                    if expect(",]") == "]":
+                        break
+        if expect(",}") == "}":
+            at -= 1
+
+
+@lru_cache(maxsize=4)
+def element_lines(root: Path, path: str, element: str) -> Sequence[int]:
+    """The 1-based line of each element (of a JSON array, or of an XML tag); as far as the file parses."""
+    lines = array("q")
+    try:
+        if path.lower().endswith(".xml"):
+            lines.extend(_xml_lines(root / path, element))
+        else:
+            lines.extend(item.line for item in scan_json(read_text(root, path)[0], path) if item.key == element)
+    except (AnnotationError, OSError):
+        pass
+    return lines
+
+
+def _xml_lines(path: Path, tag: str) -> list[int]:
+    from xml.parsers import expat
+
+    lines: list[int] = []
+    parser = expat.ParserCreate()
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        if name == tag:
+            lines.append(parser.CurrentLineNumber)
+
+    parser.StartElementHandler = start
+    try:
+        parser.Parse(path.read_bytes(), True)
+    except expat.ExpatError:
+        pass
+    return lines
+
+
+@contextmanager
+def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """A file that appears under `path` whole, or not at all: written beside it, synced, renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

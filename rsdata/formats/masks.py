@@ -1,0 +1,129 @@
+"""Class masks: one raster an image; each 8-connected region of a class becomes a Box (M2B).
+
+A mask of one band, or with a palette, is read as indices and never turned into colours: the raw label of
+index 2 is "2" (LoveDA). A mask of three or four bands is read by colour: the raw label of blue is
+"0,0,255" (ISPRS Potsdam, Vaihingen), each channel within `tolerance` of the recipe's colour. What the
+recipe lists under `ignore` (no-data, background, clutter, impervious surface) makes no Box.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rsdata import files, rasters
+from rsdata.classes import Classes
+from rsdata.errors import AnnotationError
+from rsdata.mask_to_box import regions
+from rsdata.records import Box, Record, Rejection
+
+ONE_FILE = "image"
+ALIGNED = True
+LAYOUTS = [
+    ("images/**.*", "masks/**.*"),
+    ("images/**.*", "labels/**.*"),
+    ("**/images/*.*", "**/masks/*.*"),
+    ("img_dir/**.*", "ann_dir/**.*"),
+]
+_UNKNOWN = 0xFFFF
+
+
+def read(
+    root: Path,
+    path: str,
+    classes: Classes,
+    min_area: int = 1,
+    tolerance: int = 8,
+) -> Iterator[Record | Rejection]:
+    """The Record of one mask.
+
+    min_area: regions of fewer pixels are dropped (E12). tolerance: per channel, of 255.
+    Pixels of no known value count as ignored: over 1 % of them is noted, over 20 % rejects the image (E21).
+    Raises AnnotationError where the mask cannot be decoded.
+    """
+    try:
+        pixels = rasters.pixels(root / path)
+        if pixels.ndim == 3:
+            mask, labels, strays = _by_colour(pixels, classes, tolerance)
+        else:
+            mask, labels, strays = _by_index(pixels, classes)
+    except (OSError, ValueError) as error:
+        raise AnnotationError(path, 0, f"mask cannot be read: {error}") from error
+    stray = sum(strays.values())
+    if stray > 0.01 * mask.size:
+        common = ", ".join(f"{value} ({count} px)" for value, count in strays.most_common(3))
+        why = f"{100 * stray / mask.size:.1f} % of the pixels have no class of the recipe: {common}"
+        if stray > 0.2 * mask.size:
+            raise AnnotationError(path, 0, why, "E21")
+        yield Rejection("repaired", "E21", path, 0, "", why + "; ignored")
+    boxes = []
+    for region in regions(mask, sorted(labels), areas=min_area > 1):
+        if min_area > 1 and region.area < min_area:
+            why = f"region of {region.area} px, less than min_area {min_area}"
+            yield Rejection("dropped", "E12", path, 0, "", f"{labels[region.value]}: {why}")
+            continue
+        raw = labels[region.value]
+        edges = (float(region.xmin), float(region.ymin), float(region.xmax), float(region.ymax))
+        boxes.append(Box(classes[raw], raw, *edges))
+    height, width = mask.shape
+    yield Record("", boxes, width, height, annotation=path, lines=[0] * len(boxes))
+
+
+_Mask = np.ndarray[Any, Any]
+
+
+def _by_index(mask: _Mask, classes: Classes) -> tuple[_Mask, dict[int, str], Counter[str]]:
+    if mask.dtype.kind not in "uib":
+        raise ValueError(f"a mask of {mask.dtype}; expected integers")
+    values, counts = np.unique(mask, return_counts=True)
+    labels, strays = {}, Counter[str]()
+    for value, count in zip(values.tolist(), counts.tolist(), strict=True):
+        raw = str(int(value))
+        if classes.ignores(raw):
+            continue
+        if classes[raw]:
+            labels[value] = raw
+        else:
+            strays[raw] += count
+    return mask, labels, strays
+
+
+def _by_colour(
+    pixels: _Mask, classes: Classes, tolerance: int
+) -> tuple[_Mask, dict[int, str], Counter[str]]:
+    known = [raw for raw in (*classes, *classes.ignored) if raw.count(",") == 2]
+    if not known and (pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all():
+        return _by_index(pixels[..., 0], classes)
+    if not known:
+        raise ValueError("a colour mask, but the recipe names no colour such as '0,0,255'")
+    table = np.full((256, 256, 256), _UNKNOWN, dtype=np.uint16)
+    for index, raw in enumerate(known):
+        red, green, blue = (
+            slice(max(0, int(channel) - tolerance), int(channel) + tolerance + 1) for channel in raw.split(",")
+        )
+        table[red, green, blue] = index
+    channels = pixels[..., :3].astype(np.uint8)
+    mask = table[channels[..., 0], channels[..., 1], channels[..., 2]]
+    unknown = channels[mask == _UNKNOWN]
+    strays = Counter({",".join(map(str, colour)): 1 for colour in unknown[:1].tolist()})
+    if len(unknown):
+        strays[next(iter(strays))] = len(unknown)
+    present = set(np.flatnonzero(np.bincount(mask.ravel(), minlength=len(known))[: len(known)]).tolist())
+    labels = {index: raw for index, raw in enumerate(known) if index in present and not classes.ignores(raw)}
+    return mask, labels, strays
+
+
+def write(path: Path, mask: _Mask, raw_labels: Sequence[str], background: str = "0") -> None:
+    """A mask file. mask: (height, width) of indices into `raw_labels`, -1 for `background`."""
+    from PIL import Image
+
+    names = [*raw_labels, background]
+    if "," in background:
+        colours = np.array([[int(channel) for channel in raw.split(",")] for raw in names], dtype=np.uint8)
+    else:
+        colours = np.array([int(raw) for raw in names], dtype=np.uint8)
+    Image.fromarray(colours[mask]).save(path)

@@ -1,0 +1,225 @@
+"""Recipes: what a dataset is, as TOML, without conditions or code.
+
+    title = "DOTA v1.0"
+    homepage = "…"
+    licence = "…"
+    citation = "…"
+    format = "dota"
+    ignore = ["0"]                        # raw labels that are left out on purpose
+    [paper]                               # counts to report against
+    images = 1409
+    [options]                             # of the format's reader, for all splits
+    [splits.train]
+    images = "train/images/*.*"           # .* at the end: any image extension
+    annotations = "train/labelTxt/*.txt"  # pairs by positional stars
+    list = "ImageSets/Main/train.txt"     # optional: the names of the split, one a line
+    names = ["2_10", "2_11"]              # optional: the same, in place
+    [classes]                             # raw label = noun, or [noun, plural]; plural "" for a mass noun
+    "small-vehicle" = "small vehicle"
+
+Where mirrors differ, `images`, `annotations` and `list` are arrays of patterns; the first combination that
+finds a pair is the layout; `[[splits.test]]` twice gives whole tables to be tried in turn. `[splits."*"]` is for formats whose annotation file names the split of each image.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import inspect
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from rsdata import files, formats
+from rsdata.classes import Classes
+from rsdata.errors import RecipeError
+
+_KEYS = ("title", "homepage", "licence", "citation", "format", "ignore", "paper", "options", "splits", "classes")
+_PAPER = ("images", "boxes", "classes", "captions")
+_LAYOUT = ("images", "annotations", "list", "names")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where one split lies: patterns relative to the dump, and the reader's options for it.
+
+    list: file of the split's image names, "" where there is none. names: those names themselves.
+    """
+
+    images: str
+    annotations: str
+    list: str = ""
+    names: Sequence[str] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A dataset. nouns: raw label to noun, None for "as published"; irregular: noun to its plural."""
+
+    name: str
+    format: str
+    splits: Mapping[str, Sequence[Layout]]
+    nouns: Mapping[str, str] | None = None
+    irregular: Mapping[str, str] = field(default_factory=dict)
+    ignore: Sequence[str] = ()
+    title: str = ""
+    homepage: str = ""
+    licence: str = ""
+    citation: str = ""
+    paper: Mapping[str, int] = field(default_factory=dict)
+    digest: str = ""
+
+    @property
+    def reader(self) -> ModuleType:
+        """The module of the recipe's format."""
+        return formats.load(self.format)
+
+    def classes(self) -> Classes:
+        """The mapping of raw labels that readers take."""
+        return Classes(self.nouns, self.ignore)
+
+
+def folder() -> Path:
+    """Where the shipped recipes lie: in the package, or beside it in a checkout."""
+    inside = Path(__file__).parent / "recipes"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "recipes"
+
+
+def names() -> list[str]:
+    """All shipped recipes, by name."""
+    return sorted(path.stem for path in folder().glob("*.toml"))
+
+
+def load(name: str) -> Recipe:
+    """A shipped recipe by name, or any by its file's path.
+
+    Raises RecipeError: no such recipe (with the nearest name), not valid TOML, a key or an option that is
+    not known, or a layout whose stars do not pair.
+    """
+    path = Path(name) if name.endswith(".toml") else folder() / f"{name}.toml"
+    if not path.is_file():
+        near = difflib.get_close_matches(name, names(), 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise RecipeError(f"no recipe {name!r}{hint} (known: {', '.join(names())}, or a .toml file)")
+    text = path.read_bytes()
+    try:
+        raw = tomllib.loads(text.decode("utf-8-sig").replace("\r\n", "\n"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"recipe {path}: not valid TOML: {error}") from error
+    return parse(path.stem, raw, hashlib.sha256(text).hexdigest())
+
+
+def parse(name: str, raw: Mapping[str, Any], digest: str = "") -> Recipe:
+    """A Recipe from parsed TOML. Raises RecipeError as `load`."""
+    _known(f"recipe {name}", raw, _KEYS)
+    for key in ("format", "splits"):
+        if key not in raw:
+            raise RecipeError(f"recipe {name}: no {key}")
+    texts = {key: _text(name, key, raw.get(key, "")) for key in ("title", "homepage", "licence", "citation")}
+    paper = raw.get("paper", {})
+    _known(f"recipe {name}, [paper]", paper, _PAPER)
+    nouns, irregular = _classes(name, raw.get("classes", {}))
+    ignore = [str(label) for label in raw.get("ignore", [])]
+    shared = raw.get("options", {})
+    splits = {
+        split: [
+            layout
+            for table in (value if isinstance(value, list) else [value])
+            for layout in _layouts(name, split, table, raw["format"], shared)
+        ]
+        for split, value in raw["splits"].items()
+    }
+    return Recipe(
+        name, raw["format"], splits, nouns if "classes" in raw else None, irregular, ignore, paper=paper, digest=digest, **texts
+    )
+
+
+def from_format(
+    name: str,
+    images: str | None = None,
+    annotations: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Recipe:
+    """The recipe of a private dump in a known format: one split "train", classes as published.
+
+    Without patterns the format's usual layouts are tried. Raises RecipeError as `load`.
+    """
+    reader = formats.load(name)
+    if bool(images) != bool(annotations):
+        raise RecipeError("give both patterns, --images and --annotations, or neither")
+    pairs = [(images, annotations)] if images else reader.LAYOUTS
+    split = "*" if getattr(reader, "NAMES_SPLITS", False) else "train"
+    layouts = [
+        layout
+        for left, right in pairs
+        for layout in _layouts(name, split, {"images": left, "annotations": right}, name, options or {})
+    ]
+    return Recipe(name, name, {split: layouts})
+
+
+def _layouts(
+    name: str, split: str, table: Any, format_name: str, shared: Mapping[str, Any]
+) -> list[Layout]:
+    where = f"recipe {name}, split {split}"
+    reader = formats.load(format_name)
+    if split != "*" and not split.isidentifier():
+        raise RecipeError(f"{where}: a split's name is letters, digits and underscores")
+    valid = list(inspect.signature(reader.read).parameters)[3:]
+    _known(where, table, (*_LAYOUT, *valid))
+    _known(where, shared, valid)
+    options = {**shared, **{key: item for key, item in table.items() if key not in _LAYOUT}}
+    images, annotations, lists, names = (_texts(where, key, table.get(key, [])) for key in _LAYOUT)
+    if not images or not annotations:
+        raise RecipeError(f"{where}: images and annotations are patterns, and both are needed")
+    found = [
+        Layout(left, right, listed, names, options)
+        for listed, left, right in product(lists or [""], images, annotations)
+        if reader.ONE_FILE == "split" or _stars(left) == _stars(right)
+    ]
+    if not found:
+        raise RecipeError(f"{where}: images and annotations pair by stars, but have not the same number of them")
+    return found
+
+
+def _stars(pattern: str) -> int:
+    return len(files.star_choices(pattern))
+
+
+def _texts(where: str, key: str, value: Any) -> list[str]:
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, list) or not all(isinstance(item, str) for item in values):
+        raise RecipeError(f"{where}: {key} is a text or an array of texts")
+    return values
+
+
+def _known(where: str, table: Any, valid: Sequence[str]) -> None:
+    if not isinstance(table, Mapping):
+        raise RecipeError(f"{where}: expected a table")
+    for key in table:
+        if key not in valid:
+            near = difflib.get_close_matches(key, valid, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(valid)}"
+            raise RecipeError(f"{where}: {key!r} is not known; {hint}")
+
+
+def _text(name: str, key: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise RecipeError(f"recipe {name}: {key} is no text")
+    return value
+
+
+def _classes(name: str, table: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
+    nouns, irregular = {}, {}
+    for raw, value in table.items():
+        noun, *plural = [value] if isinstance(value, str) else value if isinstance(value, list) else [None]
+        if not isinstance(noun, str) or not noun or len(plural) > 1 or not all(isinstance(p, str) for p in plural):
+            raise RecipeError(f"recipe {name}, class {raw!r}: expected a noun or [noun, plural]")
+        nouns[raw] = noun
+        if plural:
+            irregular[noun] = plural[0]
+    return nouns, irregular
