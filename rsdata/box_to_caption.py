@@ -12,7 +12,7 @@ import inspect
 import pkgutil
 import random
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
 from hashlib import blake2b
 from importlib import import_module
@@ -62,7 +62,7 @@ def captions(
     template: str,
     words: Words,
     seed: int = 0,
-    **options: Any,  # noqa: ANN401  (the options are the caption set's own)
+    **options: Any,
 ) -> list[str]:
     """Write the captions of one image.
 
@@ -72,11 +72,22 @@ def captions(
     Raises RecipeError, with the nearest valid name, for an unknown caption set or option, and for whatever
     the set itself refuses.
     """
-    write, known = _load(template)
-    for name in options.keys() - known:
-        raise RecipeError(f"caption set {template!r} has no option {name!r}{_nearest(name, known)}")
+    write = _checked(template, options)
     digest = blake2b(f"{seed}\0{image_id}\0{template}".encode(), digest_size=8).digest()
     return write(record, random.Random(int.from_bytes(digest, "big")), words, **options)
+
+
+def check(template: str, **options: Any) -> None:
+    """Raise RecipeError where `captions` would: no such caption set, no such option, no such value."""
+    _checked(template, options)(Record(""), random.Random(0), Words(), **options)
+
+
+def _checked(template: str, options: Mapping[str, Any]) -> Callable[..., list[str]]:
+    write, known = _load(template)
+    if not options.keys() <= known:
+        name = min(options.keys() - known)
+        raise RecipeError(f"caption set {template!r} has no option {name!r}{_nearest(name, known)}")
+    return write
 
 
 _PICTURE = r"(?:the picture|this remote sensing picture|this image)"

@@ -1,9 +1,9 @@
 """Every error that a user can cause.
 
-    RsdataError
-    ├── RecipeError       a recipe, its options, or a dump that does not fit it
-    ├── AnnotationError   an annotation file (also a ValueError): path, line, why
-    └── TableError        a table that is missing, unfinished or not ours
+RsdataError
+├── RecipeError       a recipe, its options, or a dump that does not fit it
+├── AnnotationError   an annotation file (also a ValueError): path, line, why
+└── TableError        a table that is missing, unfinished or not ours
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import tempfile
 import unicodedata
 from array import array
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -48,9 +48,13 @@ class Dump:
         self.refused: list[Rejection] = []
         self.sizes: dict[str, int] = {}
         self._matches: dict[tuple[str, str], list[Match]] = {}
-        self._walk(str(self.root), "", self.root.resolve())
+        try:
+            self._walk(str(self.root), "", self.root.resolve())
+        except OSError as error:
+            raise RecipeError(f"{error.filename}: cannot be read: {error.strerror}") from error
         self.paths = sorted(self.sizes)
-        self._folded: dict[str, str] | None = None
+        self.refused.sort(key=lambda item: item.path)
+        self._folded: dict[str, list[str]] | None = None
         self._by_name: dict[str, list[str]] | None = None
 
     def _walk(self, folder: str, prefix: str, real_root: Path) -> None:
@@ -59,13 +63,19 @@ class Dump:
                 if entry.name.startswith(".") or entry.name in _LITTER:
                     continue
                 path = prefix + entry.name
-                if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(real_root):
+                if not _is_unicode(path):
+                    why = "a name that is not UTF-8, which no table can hold: rename it"
+                    self._refuse(path.encode(errors="backslashreplace").decode(), why)
+                elif entry.is_symlink() and not _leads_into(entry.path, real_root):
                     why = "a link that leaves the dump: name the folder it points to as the source"
-                    self.refused.append(Rejection("dropped", "E27", path, 0, "", why))
+                    self._refuse(path, why)
                 elif entry.is_dir(follow_symlinks=False):
                     self._walk(entry.path, path + "/", real_root)
-                elif entry.is_file():
+                elif entry.is_file(follow_symlinks=False) or Path(entry.path).is_file():
                     self.sizes[path] = entry.stat().st_size
+
+    def _refuse(self, path: str, why: str) -> None:
+        self.refused.append(Rejection("dropped", "E27", path, 0, "", why))
 
     def match(self, pattern: str, prefix: str = "") -> list[Match]:
         """The files that fit `prefix` + `pattern`, in path order."""
@@ -80,34 +90,60 @@ class Dump:
     def prefixes(self, pattern: str) -> set[str]:
         """Each folder of the dump (as "" or "x/y/") below which some file fits `pattern`."""
         source = compile_pattern(pattern).pattern
-        fits = re.compile(f"((?:.*/)?){source}", re.IGNORECASE).fullmatch
-        return {hit.group(1) for path in self.paths if (hit := fits(_plain(path)))}
+        fits = re.compile(f"((?:.*/)?){source}", re.IGNORECASE | re.DOTALL).fullmatch
+        depths = ((path, hit.group(1).count("/")) for path in self.paths if (hit := fits(_plain(path))))
+        return {"".join(part + "/" for part in path.split("/")[:depth]) for path, depth in depths}
 
     def find(self, name: str, folders: Sequence[str] = ("",)) -> str | None:
         """The path of the file that an annotation calls `name`, or None.
 
         Tried in turn: `name` below each of `folders`, then the one file of the dump with that base name
-        below them. Case and Unicode form are ignored where exactly one file fits; backslashes are slashes;
-        an absolute name or one with `..` counts by its base name only.
+        below them, if the folders before it do not differ ("train/1.jpg" is not "val/1.jpg"). Case and
+        Unicode form are ignored where exactly one file fits; backslashes are slashes; an absolute name or
+        one with `..` counts by its base name only (E26, E27).
         """
-        name = name.replace("\\", "/")
-        if name.startswith("/") or re.match(r"[A-Za-z]:", name) or ".." in name.split("/"):
-            name = name.rsplit("/", 1)[-1]
-        name = name.removeprefix("./")
         for folder in folders:
             if folder + name in self.sizes:
                 return folder + name
         if self._folded is None or self._by_name is None:
             self._folded, self._by_name = {}, {}
             for path in self.paths:
-                self._folded.setdefault(fold(path), path)
+                self._folded.setdefault(fold(path), []).append(path)
                 self._by_name.setdefault(fold(path.rsplit("/", 1)[-1]), []).append(path)
+        name = name.replace("\\", "/")
+        base = name.rsplit("/", 1)[-1]
+        if fold(base) not in self._by_name:
+            return None
+        if name.startswith("/") or re.match(r"[A-Za-z]:", name) or ".." in name.split("/"):
+            name = base
+        name = name.removeprefix("./")
         for folder in folders:
-            if path := self._folded.get(fold(folder + name)):
-                return path
-        same = self._by_name.get(fold(name.rsplit("/", 1)[-1]), [])
-        same = [path for path in same if path.startswith(tuple(folders))]
-        return same[0] if len(same) == 1 else None
+            if folder + name in self.sizes:
+                return folder + name
+        for folder in folders:
+            if same := self._folded.get(fold(folder + name)):
+                return same[0] if len(same) == 1 else None
+        same = [path for path in self._by_name[fold(base)] if path.startswith(tuple(folders))]
+        if len(same) != 1:
+            return None
+        folder = next(folder for folder in folders if same[0].startswith(folder))
+        return same[0] if _ends_alike(same[0].removeprefix(folder), name) else None
+
+
+def _ends_alike(one: str, other: str) -> bool:
+    """Whether the shorter of two paths is the end of the longer."""
+    pairs = zip(reversed(fold(one).split("/")), reversed(fold(other).split("/")), strict=False)
+    return all(left == right for left, right in pairs)
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether `text` has no lone surrogates, which stand for bytes or escapes that are no characters."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _leads_into(link: str, folder: Path) -> bool:
+    # Not Path.resolve, which raises on a link to itself.
+    return Path(os.path.realpath(link)).is_relative_to(folder)
 
 
 def _plain(path: str) -> str:
@@ -129,7 +165,7 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     group of the expression. A final `.*` is the extension of any image and is no star.
     """
     parts = []
-    for token in _TOKEN.split(pattern):
+    for token in _TOKEN.split(_plain(pattern)):
         if token == "**":
             parts.append("(.*)")
         elif token == "*":
@@ -140,7 +176,7 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
             parts.append("(" + "|".join(re.escape(word) for word in token[1:-1].split(",")) + ")")
         else:
             parts.append(re.escape(token))
-    return re.compile("".join(parts), re.IGNORECASE)
+    return re.compile("".join(parts), re.IGNORECASE | re.DOTALL)
 
 
 def fill_pattern(pattern: str, stars: Sequence[str], suffix: str = ".png") -> str:
@@ -155,6 +191,12 @@ def fill_pattern(pattern: str, stars: Sequence[str], suffix: str = ".png") -> st
         else:
             parts.append(token)
     return "".join(parts)
+
+
+def fixed_folder(pattern: str) -> str:
+    """The folder that all files of `pattern` lie in, as "" or "x/y/"."""
+    fixed = re.split(r"[*{]", pattern)[0]
+    return fixed[: fixed.rfind("/") + 1]
 
 
 def star_choices(pattern: str) -> list[list[str] | None]:
@@ -199,22 +241,30 @@ class Element(NamedTuple):
     """An element of an array in a JSON document: the array's key, 0-based index, 1-based line, value."""
 
     key: str
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     line: int
     value: Any
 
 
+_DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
 _SPACE = re.compile(r"[ \t\n\r]*")
 _DECODER = json.JSONDecoder()
+_LONE_SURROGATE = re.compile(
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
+    r"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+)
 
 
 def scan_json(text: str, path: str) -> Iterator[Element]:
     """The elements of the arrays of a top-level JSON object, in order, each with its line.
 
-    A member that is no array is one Element of index -1. NaN and Infinity are read as floats, for the
-    checks to find. Raises AnnotationError (E01) at the line where the text stops being JSON.
+    A member that is no array, or an empty one, is one Element of index -1. NaN and Infinity are read as
+    floats, for the checks to find; half of a surrogate pair, which no table can hold, as U+FFFD. Raises
+    AnnotationError (E01) at the line where the text stops being JSON.
     """
     at, line, counted = 0, 1, 0
+    if "\\ud" in text or "\\uD" in text:
+        text = _LONE_SURROGATE.sub(r"\\ufffd", text)
 
     def skip(position: int) -> int:
         hit = _SPACE.match(text, position)
@@ -227,10 +277,13 @@ def scan_json(text: str, path: str) -> Iterator[Element]:
         nonlocal at
         try:
             parsed, at = _DECODER.raw_decode(text, at)
-        except (json.JSONDecodeError, RecursionError) as error:
-            if isinstance(error, json.JSONDecodeError):
-                at = error.pos
-            raise fail(getattr(error, "msg", "nested too deeply")) from None
+        except json.JSONDecodeError as error:
+            at = error.pos
+            raise fail(error.msg) from None
+        except ValueError:
+            raise fail("a number of too many digits") from None
+        except RecursionError:
+            raise fail("nested too deeply") from None
         return parsed
 
     def expect(characters: str) -> str:
@@ -251,8 +304,12 @@ def scan_json(text: str, path: str) -> Iterator[Element]:
 
     expect("{")
     at = skip(at)
-    while text[at : at + 1] != "}":
+    more = text[at : at + 1] != "}"
+    at += not more
+    while more:
         at = skip(at)
+        if text[at : at + 1] != '"':
+            raise fail("expected a key in double quotes")
         key = value()
         expect(":")
         at = skip(at)
@@ -263,6 +320,7 @@ def scan_json(text: str, path: str) -> Iterator[Element]:
             index = 0
             if text[at : at + 1] == "]":
                 at += 1
+                yield Element(str(key), -1, here(), [])
             else:
                 while True:
                     at = skip(at)
@@ -270,8 +328,10 @@ def scan_json(text: str, path: str) -> Iterator[Element]:
                     index += 1
                     if expect(",]") == "]":
                         break
-        if expect(",}") == "}":
-            at -= 1
+        more = expect(",}") == ","
+    at = skip(at)
+    if at < len(text):
+        raise fail("something follows the end of the object")
 
 
 @lru_cache(maxsize=4)
@@ -279,30 +339,36 @@ def element_lines(root: Path, path: str, element: str) -> Sequence[int]:
     """The 1-based line of each element (of a JSON array, or of an XML tag); as far as the file parses."""
     lines = array("q")
     try:
+        text, _ = read_text(root, path)
         if path.lower().endswith(".xml"):
-            lines.extend(_xml_lines(root / path, element))
+            lines.extend(_xml_lines(text, element))
         else:
-            lines.extend(item.line for item in scan_json(read_text(root, path)[0], path) if item.key == element)
-    except (AnnotationError, OSError):
+            for item in scan_json(text, path):
+                if item.key == element and item.index >= 0:
+                    lines.append(item.line)
+    except AnnotationError:
         pass
     return lines
 
 
-def _xml_lines(path: Path, tag: str) -> list[int]:
+def undeclared(text: str) -> str:
+    """XML without its declaration, whose encoding no longer holds once it is decoded; lines stay."""
+    return _DECLARATION.sub(lambda hit: "\n" * hit.group().count("\n"), text)
+
+
+def _xml_lines(text: str, tag: str) -> list[int]:
     from xml.parsers import expat
 
     lines: list[int] = []
-    parser = expat.ParserCreate()
+    parser = expat.ParserCreate("utf-8")
 
     def start(name: str, attributes: dict[str, str]) -> None:
         if name == tag:
             lines.append(parser.CurrentLineNumber)
 
     parser.StartElementHandler = start
-    try:
-        parser.Parse(path.read_bytes(), True)
-    except expat.ExpatError:
-        pass
+    with suppress(expat.ExpatError):
+        parser.Parse(undeclared(text).encode(errors="replace"), True)
     return lines
 
 
@@ -316,8 +382,8 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise

@@ -39,7 +39,7 @@ def regions(mask: np.ndarray[Any, Any], values: list[int], areas: bool = False) 
         binary = np.ascontiguousarray(binary[top : rows[-1] + 1, left : columns[-1] + 1])
         contours, hierarchy = cv2.findContours(binary, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
         links = hierarchy[0]
-        for index in np.flatnonzero(links[:, 3] == -1):
+        for index in np.flatnonzero(links[:, 3] == -1).tolist():
             x, y, width, height = cv2.boundingRect(contours[index])
             area = _area(contours, links, index) if areas else 0
             found.append(Region(value, x + left, y + top, x + left + width, y + top + height, area))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rsdata import files
 from rsdata.errors import AnnotationError, RecipeError
-from rsdata.files import Dump, fold
+from rsdata.files import Dump, Match, fold
 from rsdata.recipes import Layout, Recipe
 from rsdata.records import Record, Rejection
 
@@ -37,17 +38,17 @@ class Plan:
         """Raises RecipeError where nothing of the recipe is found, or a split is not in it."""
         self.recipe, self.dump, self.annotations_only = recipe, dump, annotations_only
         self.wanted = frozenset(splits)
-        if "*" not in recipe.splits and (unknown := self.wanted - set(recipe.splits)):
-            raise RecipeError(
-                f"recipe {recipe.name} has no split {sorted(unknown)[0]!r}; it has {', '.join(recipe.splits)}"
-            )
+        recipe.check_splits(self.wanted)
         self.prefix = _prefix(recipe, dump)
         self.notes: list[str] = []
         if self.prefix:
             self.notes.append(f"the dump lies in {self.prefix}")
         self._claimed: set[str] = set()
+        self._missing: set[str] = set()
         self._options = getattr(recipe.reader, "prepare", None)
+        self._settled: dict[tuple[str, str], dict[str, Any]] = {}
         self._layouts = {split: self._choose(split) for split in recipe.splits}
+        self.notes.extend(self._absent())
 
     def __iter__(self) -> Iterator[Unit | Rejection]:
         yield from self.dump.refused
@@ -60,6 +61,10 @@ class Plan:
         if per_image:
             yield from self._without_image()
 
+    def present(self) -> list[str]:
+        """The recipe's splits of which the dump holds images or annotations."""
+        return [split for split, layout in self._layouts.items() if layout is not None]
+
     def unclaimed(self) -> list[str]:
         """Image files of the dump that no split of the recipe matches, neither images nor annotations."""
         matched = set(self._claimed)
@@ -68,7 +73,9 @@ class Plan:
                 for pattern in (layout.images, layout.annotations):
                     matched.update(match.path for match in self.dump.match(pattern, self.prefix))
         return [
-            path for path in self.dump.paths if path not in matched and path.lower().endswith(files.IMAGE_SUFFIXES)
+            path
+            for path in self.dump.paths
+            if path not in matched and path.lower().endswith(files.IMAGE_SUFFIXES)
         ]
 
     def _takes(self, split: str) -> bool:
@@ -78,50 +85,75 @@ class Plan:
         """The first layout in which an image and an annotation pair, else one that has either, else None."""
         best: tuple[int, Layout] | None = None
         for layout in self.recipe.splits[split]:
-            if layout.list and self.dump.find(self.prefix + layout.list) != self.prefix + layout.list:
+            if layout.list and self._list_path(layout) is None:
                 continue
             annotations = {_key(match.stars) for match in self.dump.match(layout.annotations, self.prefix)}
             images = {_key(match.stars) for match in self.dump.match(layout.images, self.prefix)}
-            paired = bool(annotations & images) if self.recipe.reader.ONE_FILE == "image" else bool(annotations)
+            paired = (
+                bool(annotations & images) if self.recipe.reader.ONE_FILE == "image" else bool(annotations)
+            )
             rank = 0 if paired else 1 if annotations else 2 if images else 3
             if rank < 3 and (best is None or rank < best[0]):
                 best = (rank, layout)
         if best is None:
             return None
-        if self._options is None:
+        if self._options is None or not self._takes(split):
             return best[1]
-        paths = [match.path for match in self.dump.match(best[1].annotations, self.prefix)]
-        options = self._options(self.dump.root, paths, best[1].options)
-        for key, value in options.items():
-            if best[1].options.get(key) != value:
-                self.notes.append(f"split {split}: {key} = {value}, as the files say")
+        settled = (best[1].annotations, repr(best[1].options))
+        if settled not in self._settled:  # splits share folders, and each file is opened for this
+            paths = [match.path for match in self.dump.match(best[1].annotations, self.prefix)]
+            options = self._options(self.dump.root, paths, best[1].options)
+            news = [f"{key} = {value}" for key, value in options.items() if best[1].options.get(key) != value]
+            self.notes.extend(f"{best[1].annotations}: {new}, as the files say" for new in news)
+            self._settled[settled] = options
+        options = self._settled[settled]
         return Layout(best[1].images, best[1].annotations, best[1].list, best[1].names, options)
 
+    def _absent(self) -> Iterator[str]:
+        for split, layout in self._layouts.items():
+            if layout is None or not self._takes(split):
+                continue
+            there = {_key(match.stars)[-1] for match in self.dump.match(layout.images, self.prefix)}
+            absent = [name for name in layout.names if fold(name) not in there]
+            if absent:
+                which = ", ".join(absent[:3]) + " …" * (len(absent) > 3)
+                yield f"split {split}: {len(absent)} of {len(layout.names)} images are not here: {which}"
+
     def _pairs(self, split: str, layout: Layout) -> Iterator[Unit | Rejection]:
-        annotations = {_key(match.stars): match.path for match in self.dump.match(layout.annotations, self.prefix)}
+        annotations = self.dump.match(layout.annotations, self.prefix)
+        partners = _partners(self.dump.match(layout.images, self.prefix), annotations)
         listed = self._listed(layout)
-        taken: dict[tuple[str, ...], str] = {}
-        found = set()
+        taken: dict[str, str] = {}
+        found = {_key(match.stars)[-1] for match in annotations}
         for match in self.dump.match(layout.images, self.prefix):
             key = _key(match.stars)
             if match.path in self._claimed or (listed is not None and key[-1] not in listed):
                 continue
             found.add(key[-1])
-            annotation = annotations.get(key)
+            annotation = partners.get(match.path)
             if annotation is None or annotation == match.path:
                 continue
             self._claimed.add(match.path)
-            if key in taken:
-                why = f"{match.path} and {taken[key]} are two images for one annotation"
+            if annotation in taken:
+                why = f"{match.path} and {taken[annotation]} are two images for one annotation"
                 yield Rejection("rejected", "E26", annotation, 0, match.path, why)
                 continue
-            taken[key] = match.path
+            taken[annotation] = match.path
             self._claimed.add(annotation)
             yield Unit(split, "/".join(match.stars), match.path, annotation, layout)
-        for name in sorted((listed or {}).keys() - found - {key[-1] for key in annotations}):
-            original, line = (listed or {})[name]
+        # Names that the recipe gives are no part of the dump: their absence is a note, see _absent.
+        if listed is None or layout.names:
+            return
+        for name in sorted(listed.keys() - found - self._missing):
+            self._missing.add(name)
+            original, line = listed[name]
             why = f"{original} is listed, but there is neither image nor annotation"
-            yield Rejection("rejected", "E07", layout.list and self.prefix + layout.list, line, original, why)
+            yield Rejection("rejected", "E07", self._list_path(layout) or "", line, original, why)
+
+    def _list_path(self, layout: Layout) -> str | None:
+        """The list file of a layout, None where it is not in the dump."""
+        path = self.dump.find(self.prefix + layout.list)
+        return path if path is not None and fold(path) == fold(self.prefix + layout.list) else None
 
     def _listed(self, layout: Layout) -> dict[str, tuple[str, int]] | None:
         """The folded names of a split with the name as written and its line; None where all belong."""
@@ -129,8 +161,8 @@ class Plan:
             return {fold(name): (name, 0) for name in layout.names}
         if not layout.list:
             return None
-        text, _ = files.read_text(self.dump.root, self.prefix + layout.list)
-        listed = {}
+        text, _ = files.read_text(self.dump.root, self._list_path(layout) or layout.list)
+        listed: dict[str, tuple[str, int]] = {}
         for number, line in enumerate(text.split("\n"), 1):
             name = re.sub(r"\s+-?[01]$", "", line.strip()).replace("\\", "/").rsplit("/", 1)[-1]
             if name.lower().endswith(files.IMAGE_SUFFIXES):
@@ -140,84 +172,140 @@ class Plan:
         return listed
 
     def _documents(self, split: str, layout: Layout) -> Iterator[Unit | Rejection]:
-        folder = self.prefix + re.split(r"[*{]", layout.images)[0].rsplit("/", 1)[0].rstrip("/")
-        folders = (folder + "/" if folder and not folder.endswith("/") else folder, self.prefix)
+        folders = (self.prefix + files.fixed_folder(layout.images), self.prefix)
         documents = [match.path for match in self.dump.match(layout.annotations, self.prefix)]
         for document in documents:
             self._claimed.add(document)
+            rejected = []
             try:
                 for item in self.recipe.reader.read(
                     self.dump.root, document, self.recipe.classes(), **layout.options
                 ):
-                    yield from self._named(item, split, layout, document, folders)
+                    if isinstance(item, Record):
+                        yield from self._named(item, split, layout, document, folders)
+                    elif item.action == "rejected":
+                        rejected.append(item)
+                    else:
+                        yield item
             except AnnotationError as error:
                 yield Rejection("dropped", error.code, error.path, error.line, "", error.why)
+            for item in rejected:  # last, because an entry that can be read speaks for its image
+                path = self.dump.find(item.image, folders) or item.image
+                again = path in self._claimed
+                self._claimed.add(path)
+                yield item._replace(action="dropped", code="E16") if again else item
 
     def _named(
-        self, item: Record | Rejection, split: str, layout: Layout, document: str, folders: Sequence[str]
+        self, item: Record, split: str, layout: Layout, document: str, folders: Sequence[str]
     ) -> Iterator[Unit | Rejection]:
-        if isinstance(item, Rejection):
-            if item.action == "rejected" and (path := self.dump.find(item.image, folders)):
-                self._claimed.add(path)
-            yield item
-            return
         if split == "*":
             split = re.sub(r"\W", "_", item.split or "unsplit")
         path = self.dump.find(item.image, folders)
         if self.wanted and split not in self.wanted:
             self._claimed.update([path] if path else [])
             return
-        if path is None and not self.annotations_only:
+        missing = path is None and not self.annotations_only
+        path = path or item.image.replace("\\", "/")
+        if path in self._claimed:
+            left_out = f"{len(item.boxes)} objects and {len(item.captions)} captions"
+            why = f"{path} was named before; the {left_out} given here are left out"
+            yield Rejection("dropped", "E16", document, item.place, item.image, why, "images")
+            return
+        self._claimed.add(path)
+        if missing:
             why = "the image is not in the dump"
             yield Rejection("rejected", "E07", document, item.place, item.image, why, "images")
             return
-        path = path or item.image.replace("\\", "/")
-        if path in self._claimed:
-            why = f"{path} was named before"
-            yield Rejection("rejected", "E16", document, item.place, item.image, why, "images")
-            return
-        self._claimed.add(path)
         name = path.removeprefix(folders[0])
         stem, dot, suffix = name.rpartition(".")
         name = stem if dot and "/" not in suffix else name
-        yield Unit(split, name, path, document, layout, item._replace(image=path))
+        record = item if path == item.image else item._replace(image=path)
+        yield Unit(split, name, path, document, layout, record)
 
     def _unlabelled(self) -> Iterator[Rejection]:
         """Images that some split's pattern matches and that have no annotation (E08)."""
         seen = set()
-        for split, layout in self._layouts.items():
-            if layout is None or not self._takes(split):
+        layouts = self._taken_layouts()
+        names = [listed for _, _, listed in layouts]
+        for _, layout, listed in layouts:
+            if self._shares_images(layout):
                 continue
-            listed = self._listed(layout) if self.recipe.reader.ONE_FILE == "image" else None
             for match in self.dump.match(layout.images, self.prefix):
+                name = _key(match.stars)[-1]
                 if match.path in self._claimed or match.path in seen:
                     continue
-                if listed is not None and self.wanted and _key(match.stars)[-1] not in listed:
+                if listed is not None and self.wanted and name not in listed:
                     continue
                 seen.add(match.path)
-                in_list = listed is None or _key(match.stars)[-1] in listed
+                in_list = any(some is None or name in some for some in names)
                 why = "no annotation for this image" if in_list else "in no list of the splits"
                 yield Rejection("rejected", "E08", match.path, 0, match.path, why)
 
+    def _taken_layouts(self) -> list[tuple[str, Layout, dict[str, tuple[str, int]] | None]]:
+        """The splits to convert, each with its layout and its names."""
+        return [
+            (split, layout, self._listed(layout))
+            for split, layout in self._layouts.items()
+            if layout is not None and self._takes(split)
+        ]
+
+    def _shares_images(self, layout: Layout) -> bool:
+        """Whether a split that is not wanted, whose document is not read, may name the images of this one."""
+        return self.recipe.reader.ONE_FILE == "split" and any(
+            other is not None and not self._takes(split) and other.images == layout.images
+            for split, other in self._layouts.items()
+        )
+
     def _without_image(self) -> Iterator[Unit | Rejection]:
-        """Annotations that some split's pattern matches and whose image is missing (E07)."""
+        """Annotations that a split's pattern matches and whose image is missing (E07), or has one (E26)."""
         seen = set()
-        for split, layout in self._layouts.items():
-            if layout is None or not self._takes(split):
-                continue
-            listed = self._listed(layout)
+        unlisted: dict[str, str] = {}
+        for split, layout, listed in self._taken_layouts():
+            images = {_key(match.stars): match.path for match in self.dump.match(layout.images, self.prefix)}
             for match in self.dump.match(layout.annotations, self.prefix):
+                key = _key(match.stars)
                 if match.path in self._claimed or match.path in seen:
                     continue
-                if listed is not None and _key(match.stars)[-1] not in listed:
+                image = self.prefix + files.fill_pattern(layout.images, match.stars, "")
+                if listed is not None and key[-1] not in listed:
+                    if key not in images:
+                        unlisted.setdefault(match.path, image)
                     continue
                 seen.add(match.path)
-                image = files.fill_pattern(layout.images, match.stars, "")
+                if taken := images.get(key) or (image if image in self._claimed else ""):
+                    why = f"another annotation of {taken}"
+                    yield Rejection("dropped", "E26", match.path, 0, taken, why)
+                    continue
+                self._claimed.add(image)
                 if self.annotations_only:
                     yield Unit(split, "/".join(match.stars), image, match.path, layout)
                 else:
                     why = "the annotation has no image in the dump"
                     yield Rejection("rejected", "E07", match.path, 0, image, why)
+        for path, image in unlisted.items():
+            if path not in seen and image not in self._claimed and not self.wanted:
+                self._claimed.add(image)
+                why = "the annotation has no image in the dump, and is in no list of the splits"
+                yield Rejection("rejected", "E07", path, 0, image, why)
+
+
+def _partners(images: Sequence[Match], annotations: Sequence[Match]) -> dict[str, str]:
+    """The annotation of each image that has one.
+
+    It is that of the same stars, else the only one left whose stars differ in case alone (E26).
+    """
+    exact = {match.stars: match.path for match in annotations}
+    taken = {match.stars for match in images}
+    loose: defaultdict[tuple[str, ...], list[str]] = defaultdict(list)
+    for match in annotations:
+        if match.stars not in taken:
+            loose[_key(match.stars)].append(match.path)
+    partners = {}
+    for match in images:
+        same = [exact[match.stars]] if match.stars in exact else loose.get(_key(match.stars), [])
+        if len(same) == 1:
+            partners[match.path] = same[0]
+    return partners
 
 
 def _key(stars: Sequence[str]) -> tuple[str, ...]:

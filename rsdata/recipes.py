@@ -5,9 +5,12 @@
     licence = "…"
     citation = "…"
     format = "dota"
-    ignore = ["0"]                        # raw labels that are left out on purpose
+    ignore = ["0"]                        # raw labels left out on purpose; first what sample masks lie on
     [paper]                               # counts to report against
     images = 1409
+    boxes = 98990
+    of = "train split of v1.0"            # what was counted
+    splits = ["train"]                    # the splits to compare with it; without: all
     [options]                             # of the format's reader, for all splits
     [splits.train]
     images = "train/images/*.*"           # .* at the end: any image extension
@@ -18,7 +21,8 @@
     "small-vehicle" = "small vehicle"
 
 Where mirrors differ, `images`, `annotations` and `list` are arrays of patterns; the first combination that
-finds a pair is the layout; `[[splits.test]]` twice gives whole tables to be tried in turn. `[splits."*"]` is for formats whose annotation file names the split of each image.
+finds a pair is the layout; `[[splits.test]]` twice gives whole tables to be tried in turn. `[splits."*"]` is
+for formats whose annotation file names the split of each image.
 """
 
 from __future__ import annotations
@@ -26,20 +30,33 @@ from __future__ import annotations
 import difflib
 import hashlib
 import inspect
+import json
+import re
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_type_hints
 
 from rsdata import files, formats
 from rsdata.classes import Classes
 from rsdata.errors import RecipeError
 
-_KEYS = ("title", "homepage", "licence", "citation", "format", "ignore", "paper", "options", "splits", "classes")
-_PAPER = ("images", "boxes", "classes", "captions")
+_KEYS = (
+    "title",
+    "homepage",
+    "licence",
+    "citation",
+    "format",
+    "ignore",
+    "paper",
+    "options",
+    "splits",
+    "classes",
+)
+_PAPER = ("images", "boxes", "classes", "of", "splits")
 _LAYOUT = ("images", "annotations", "list", "names")
 
 
@@ -71,7 +88,7 @@ class Recipe:
     homepage: str = ""
     licence: str = ""
     citation: str = ""
-    paper: Mapping[str, int] = field(default_factory=dict)
+    paper: Mapping[str, Any] = field(default_factory=dict)
     digest: str = ""
 
     @property
@@ -82,6 +99,15 @@ class Recipe:
     def classes(self) -> Classes:
         """The mapping of raw labels that readers take."""
         return Classes(self.nouns, self.ignore)
+
+    def check_splits(self, wanted: Iterable[str]) -> None:
+        """Raise RecipeError where the recipe has no split of some wanted name."""
+        if "*" not in self.splits:
+            for split in sorted(set(wanted) - set(self.splits)):
+                near = difflib.get_close_matches(split, self.splits, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                known = f"{hint} (it has {', '.join(self.splits)})"
+                raise RecipeError(f"recipe {self.name} has no split {split!r}{known}")
 
 
 def folder() -> Path:
@@ -95,21 +121,30 @@ def names() -> list[str]:
     return sorted(path.stem for path in folder().glob("*.toml"))
 
 
-def load(name: str) -> Recipe:
-    """A shipped recipe by name, or any by its file's path.
+def path_of(name: str) -> Path:
+    """The file of a shipped recipe, or `name` itself where it is a TOML file.
 
-    Raises RecipeError: no such recipe (with the nearest name), not valid TOML, a key or an option that is
-    not known, or a layout whose stars do not pair.
+    Raises RecipeError with the nearest name where there is none.
     """
     path = Path(name) if name.endswith(".toml") else folder() / f"{name}.toml"
     if not path.is_file():
         near = difflib.get_close_matches(name, names(), 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise RecipeError(f"no recipe {name!r}{hint} (known: {', '.join(names())}, or a .toml file)")
+    return path
+
+
+def load(name: str) -> Recipe:
+    """A shipped recipe by name, or any by its file's path.
+
+    Raises RecipeError: no such recipe (with the nearest name), not valid TOML, a key or an option that is
+    not known, or a layout whose stars do not pair.
+    """
+    path = path_of(name)
     text = path.read_bytes()
     try:
         raw = tomllib.loads(text.decode("utf-8-sig").replace("\r\n", "\n"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise RecipeError(f"recipe {path}: not valid TOML: {error}") from error
     return parse(path.stem, raw, hashlib.sha256(text).hexdigest())
 
@@ -121,8 +156,21 @@ def parse(name: str, raw: Mapping[str, Any], digest: str = "") -> Recipe:
         if key not in raw:
             raise RecipeError(f"recipe {name}: no {key}")
     texts = {key: _text(name, key, raw.get(key, "")) for key in ("title", "homepage", "licence", "citation")}
+    format_name = _text(name, "format", raw["format"])
     paper = raw.get("paper", {})
     _known(f"recipe {name}, [paper]", paper, _PAPER)
+    for key in ("splits", "classes", "options"):
+        if not isinstance(raw.get(key, {}), Mapping):
+            raise RecipeError(f"recipe {name}: {key} is no table")
+    if not all(raw["splits"].values()):
+        raise RecipeError(f"recipe {name}: a split without a layout")
+    if not raw["splits"]:
+        raise RecipeError(f"recipe {name}: no splits")
+    if not isinstance(raw.get("ignore", []), list):
+        raise RecipeError(f"recipe {name}: ignore is no array of labels")
+    for split in _texts(f"recipe {name}, [paper]", "splits", paper.get("splits", [])):
+        if split not in raw["splits"] and "*" not in raw["splits"]:
+            raise RecipeError(f"recipe {name}, [paper]: splits names {split!r}, which the recipe has not")
     nouns, irregular = _classes(name, raw.get("classes", {}))
     ignore = [str(label) for label in raw.get("ignore", [])]
     shared = raw.get("options", {})
@@ -130,21 +178,24 @@ def parse(name: str, raw: Mapping[str, Any], digest: str = "") -> Recipe:
         split: [
             layout
             for table in (value if isinstance(value, list) else [value])
-            for layout in _layouts(name, split, table, raw["format"], shared)
+            for layout in _layouts(name, split, table, format_name, shared)
         ]
         for split, value in raw["splits"].items()
     }
     return Recipe(
-        name, raw["format"], splits, nouns if "classes" in raw else None, irregular, ignore, paper=paper, digest=digest, **texts
+        name,
+        format_name,
+        splits,
+        nouns if "classes" in raw else None,
+        irregular,
+        ignore,
+        paper=paper,
+        digest=digest,
+        **texts,
     )
 
 
-def from_format(
-    name: str,
-    images: str | None = None,
-    annotations: str | None = None,
-    options: Mapping[str, Any] | None = None,
-) -> Recipe:
+def from_format(name: str, images: str | None = None, annotations: str | None = None) -> Recipe:
     """The recipe of a private dump in a known format: one split "train", classes as published.
 
     Without patterns the format's usual layouts are tried. Raises RecipeError as `load`.
@@ -157,22 +208,44 @@ def from_format(
     layouts = [
         layout
         for left, right in pairs
-        for layout in _layouts(name, split, {"images": left, "annotations": right}, name, options or {})
+        for layout in _layouts(name, split, {"images": left, "annotations": right}, name, {})
     ]
     return Recipe(name, name, {split: layouts})
 
 
-def _layouts(
-    name: str, split: str, table: Any, format_name: str, shared: Mapping[str, Any]
-) -> list[Layout]:
+def adapted(recipe: Recipe, name: str | None, options: Mapping[str, Any]) -> Recipe:
+    """`recipe` under another name, if one is given, and with reader options that win over its own.
+
+    Raises RecipeError for an option that the reader does not have.
+    """
+    where = f"recipe {recipe.name}"
+    if name is not None and not re.fullmatch(r"[\w.-]+", name):
+        raise RecipeError(f"{where}: a dataset's name is letters, digits, points, dashes: not {name!r}")
+    _known(where, options, _reader_options(recipe.reader))
+    _typed(where, options, recipe.reader)
+    splits = {
+        split: [replace(layout, options={**layout.options, **options}) for layout in layouts]
+        for split, layouts in recipe.splits.items()
+    }
+    changes = json.dumps(options, sort_keys=True, default=str)
+    digest = hashlib.sha256(f"{recipe.digest} {changes}".encode()).hexdigest() if options else recipe.digest
+    return replace(recipe, name=name or recipe.name, splits=splits, digest=digest)
+
+
+def _reader_options(reader: ModuleType) -> list[str]:
+    return list(inspect.signature(reader.read).parameters)[3:]
+
+
+def _layouts(name: str, split: str, table: Any, format_name: str, shared: Mapping[str, Any]) -> list[Layout]:
     where = f"recipe {name}, split {split}"
     reader = formats.load(format_name)
     if split != "*" and not split.isidentifier():
         raise RecipeError(f"{where}: a split's name is letters, digits and underscores")
-    valid = list(inspect.signature(reader.read).parameters)[3:]
+    valid = _reader_options(reader)
     _known(where, table, (*_LAYOUT, *valid))
     _known(where, shared, valid)
     options = {**shared, **{key: item for key, item in table.items() if key not in _LAYOUT}}
+    _typed(where, options, reader)
     images, annotations, lists, names = (_texts(where, key, table.get(key, [])) for key in _LAYOUT)
     if not images or not annotations:
         raise RecipeError(f"{where}: images and annotations are patterns, and both are needed")
@@ -182,7 +255,9 @@ def _layouts(
         if reader.ONE_FILE == "split" or _stars(left) == _stars(right)
     ]
     if not found:
-        raise RecipeError(f"{where}: images and annotations pair by stars, but have not the same number of them")
+        raise RecipeError(
+            f"{where}: images and annotations pair by stars, but have not the same number of them"
+        )
     return found
 
 
@@ -207,6 +282,14 @@ def _known(where: str, table: Any, valid: Sequence[str]) -> None:
             raise RecipeError(f"{where}: {key!r} is not known; {hint}")
 
 
+def _typed(where: str, options: Mapping[str, Any], reader: ModuleType) -> None:
+    types = get_type_hints(reader.read)
+    for key, value in options.items():
+        if not isinstance(value, types[key]):
+            expected = getattr(types[key], "__name__", str(types[key]))
+            raise RecipeError(f"{where}: {key} = {value!r}, expected {expected}")
+
+
 def _text(name: str, key: str, value: Any) -> str:
     if not isinstance(value, str):
         raise RecipeError(f"recipe {name}: {key} is no text")
@@ -214,12 +297,14 @@ def _text(name: str, key: str, value: Any) -> str:
 
 
 def _classes(name: str, table: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
-    nouns, irregular = {}, {}
+    nouns: dict[str, str] = {}
+    irregular: dict[str, str] = {}
     for raw, value in table.items():
-        noun, *plural = [value] if isinstance(value, str) else value if isinstance(value, list) else [None]
-        if not isinstance(noun, str) or not noun or len(plural) > 1 or not all(isinstance(p, str) for p in plural):
+        words = [value] if isinstance(value, str) else value
+        right = isinstance(words, list) and len(words) in (1, 2)
+        if not right or not all(isinstance(word, str) for word in words) or not words[0].strip():
             raise RecipeError(f"recipe {name}, class {raw!r}: expected a noun or [noun, plural]")
-        nouns[raw] = noun
-        if plural:
-            irregular[noun] = plural[0]
+        nouns[raw] = words[0]
+        if len(words) == 2:
+            irregular[words[0]] = words[1]
     return nouns, irregular

@@ -94,6 +94,9 @@ OBJECT = pa.struct(
     ]
 )
 
+HUMAN = "human"
+"""The caption_source of captions that were published."""
+
 SCHEMA = pa.schema(
     [
         ("image_id", pa.string()),

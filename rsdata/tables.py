@@ -1,11 +1,19 @@
-"""Tables on disk: a folder `data/SPLIT-00000-of-00008.parquet` + `README.md` + `manifest.json`."""
+"""Tables on disk: a folder of Parquet shards, written aside and published whole.
+
+TABLE/data/SPLIT-00000-of-00008.parquet   one row an image, records.SCHEMA
+TABLE/rejections.parquet                  what was not converted as it stands, records.REJECTION_SCHEMA
+TABLE/README.md                           dataset card (Hugging Face front matter)
+TABLE/manifest.json                       written last: without it the table is an unfinished run
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +22,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rsdata import files
+from rsdata.columns import Boxes
 from rsdata.errors import TableError
 from rsdata.records import OBJECT, REJECTION_SCHEMA, SCHEMA, Box, Rejection
+
+MANIFEST = "manifest.json"
+REJECTIONS = "rejections.parquet"
+CARD = "README.md"
+_STAGING = ".unfinished"
 
 ROWS_PER_GROUP = 100
 BYTES_PER_GROUP = 64 << 20
@@ -75,18 +89,39 @@ def batch(rows: Sequence[Row]) -> pa.Table:
     return pa.table(arrays, schema=SCHEMA)
 
 
-def utf8(text: Any) -> Any:
+def utf8(text: str | None) -> str | None:
     """`text` with what UTF-8 cannot hold (lone surrogates of odd file names and JSON escapes) replaced."""
-    if isinstance(text, str) and not text.isascii():
-        return text.encode("utf-8", "replace").decode("utf-8")
-    return text
+    if text is None or text.isascii():
+        return text
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _objects(lists: Sequence[Sequence[Box]]) -> pa.ListArray:
-    """The objects column, built by field: several times faster than from nested tuples."""
-    offsets = _offsets(len(boxes) for boxes in lists)
-    flat = list(chain.from_iterable(lists))
-    label, raw, *edges, polygons, flags = zip(*flat, strict=True) if flat else [()] * len(Box._fields)
+    """The objects column: runs of images whose Boxes are columns already are sliced, others are built."""
+    parts = []
+    for columns, run in groupby(lists, lambda boxes: boxes.columns if isinstance(boxes, Boxes) else None):
+        if columns is None:
+            parts.append(_struct(list(chain.from_iterable(run))))
+        else:
+            parts.extend(columns.objects.slice(rows.start, len(rows)) for rows in _joined(run))
+    flat = pa.concat_arrays(parts) if parts else _struct([])
+    return pa.ListArray.from_arrays(pa.array(_offsets(map(len, lists))), flat)
+
+
+def _joined(run: Iterable[Any]) -> Iterator[range]:
+    """The rows of Boxes of one Columns, neighbours joined."""
+    rows = range(0)
+    for boxes in run:
+        if rows and boxes.start != rows.stop:
+            yield rows
+            rows = range(0)
+        rows = range(rows.start if rows else boxes.start, boxes.stop)
+    yield rows
+
+
+def _struct(boxes: Sequence[Box]) -> pa.StructArray:
+    """Boxes as an array of OBJECT, built by field: several times faster than from nested tuples."""
+    label, raw, *edges, polygons, flags = zip(*boxes, strict=True) if boxes else [()] * len(Box._fields)
     points = [polygon for polygon in polygons if polygon]
     ends = _offsets(len(polygon) if polygon else 0 for polygon in polygons)
     values = np.fromiter(chain.from_iterable(points), np.float32, ends[-1])
@@ -94,14 +129,14 @@ def _objects(lists: Sequence[Sequence[Box]]) -> pa.ListArray:
     fields = [
         pa.array(map(utf8, label), pa.string()),
         pa.array(map(utf8, raw), pa.string()),
-        *(pa.array(np.fromiter(edge, np.float32, len(flat))) for edge in edges),
+        *(pa.array(np.fromiter(edge, np.float32, len(boxes))) for edge in edges),
         pa.ListArray.from_arrays(pa.array(ends), pa.array(values), mask=pa.array(missing)),
         pa.array(flags, pa.list_(pa.string())),
     ]
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.StructArray.from_arrays(fields, fields=list(OBJECT)))
+    return pa.StructArray.from_arrays(fields, fields=list(OBJECT))
 
 
-def _offsets(lengths: Iterator[int]) -> np.ndarray[Any, np.dtype[np.int32]]:
+def _offsets(lengths: Iterable[int]) -> np.ndarray[Any, np.dtype[np.int32]]:
     return np.concatenate(([0], np.cumsum(np.fromiter(lengths, np.int64)))).astype(np.int32)
 
 
@@ -110,24 +145,29 @@ def shard_writer(path: Path, about: Mapping[str, Any]) -> Iterator[ShardWriter]:
     """A shard that appears under `path` when it is closed without an error; `about` is its `rsdata` key."""
     with files.atomic_write(path) as file:
         metadata = {"huggingface": json.dumps(_HUGGINGFACE), "rsdata": json.dumps(about, sort_keys=True)}
-        with pq.ParquetWriter(
-            file,
-            SCHEMA.with_metadata(metadata),
-            compression={"image.bytes": "none", **dict.fromkeys(_COLUMNS, "zstd")},
-            use_dictionary=list(_DICTIONARY),
-            write_page_index=True,
-            use_content_defined_chunking=True,
-        ) as parquet:
-            writer = ShardWriter(parquet)
+        with (
+            pq.ParquetWriter(
+                file,
+                SCHEMA.with_metadata(metadata),
+                compression={"image.bytes": "none", **dict.fromkeys(_COLUMNS, "zstd")},
+                use_dictionary=list(_DICTIONARY),
+                write_page_index=True,
+                use_content_defined_chunking=True,
+            ) as parquet,
+            ThreadPoolExecutor(1) as thread,
+        ):
+            writer = ShardWriter(parquet, thread)
             yield writer
             writer.flush()
+            writer.wait()
 
 
 class ShardWriter:
     """Rows gathered into row groups of at most 100 rows and 64 MB (10,000 rows where there are no images)."""
 
-    def __init__(self, parquet: pq.ParquetWriter) -> None:
-        self._parquet = parquet
+    def __init__(self, parquet: pq.ParquetWriter, thread: ThreadPoolExecutor) -> None:
+        self._parquet, self._thread = parquet, thread
+        self._written: Future[None] | None = None
         self._rows: list[Row] = []
         self._bytes = 0
 
@@ -144,19 +184,122 @@ class ShardWriter:
     def flush(self) -> None:
         """Write the rows gathered so far as one row group."""
         if self._rows:
-            self._parquet.write_table(batch(self._rows), row_group_size=len(self._rows))
+            self.write(batch(self._rows))
         self._rows, self._bytes = [], 0
+
+    def write(self, group: pa.Table) -> None:
+        """Write a table of SCHEMA as one row group; it is encoded and written while the next is gathered."""
+        self.wait()
+        self._written = self._thread.submit(self._parquet.write_table, group.cast(SCHEMA), group.num_rows)
+
+    def wait(self) -> None:
+        """Wait for the row group under way. Raises OSError where it could not be written."""
+        if self._written is not None:
+            self._written.result()
+            self._written = None
 
 
 def write_rejections(path: Path, rejections: Sequence[Rejection]) -> None:
     """All rejections of a run as one Parquet file of REJECTION_SCHEMA; `line` must be resolved."""
     columns = list(zip(*(rejection[:6] for rejection in rejections), strict=True)) or [()] * 6
     arrays = [
-        pa.array([utf8(value) for value in column], field.type)
+        pa.array(map(utf8, column) if field.type == pa.string() else column, field.type)
         for column, field in zip(columns, REJECTION_SCHEMA, strict=True)
     ]
     with files.atomic_write(path) as file:
         pq.write_table(pa.table(arrays, schema=REJECTION_SCHEMA), file, compression="zstd")
+
+
+def stage(table: Path, overwrite: bool) -> Path:
+    """Make the folder inside `table` in which a run writes, and return it.
+
+    Raises TableError where `table` holds a finished table and not `overwrite`, or anything that is not ours.
+    """
+    staging = table / _STAGING
+    if table.is_dir():
+        held = {path.name for path in table.iterdir()}
+        if held and MANIFEST not in held and _STAGING not in held:
+            raise TableError(f"{table}: not empty, and not a table of ours; name another folder")
+        if MANIFEST in held and "rsdata" not in manifest(table):
+            raise TableError(f"{table}: its {MANIFEST} is not ours; name another folder")
+        if MANIFEST in held and not overwrite:
+            raise TableError(
+                f"{table}: holds a finished table; name another folder, or replace it (--overwrite)"
+            )
+    elif table.exists():
+        raise TableError(f"{table}: is a file, expected a folder")
+    try:
+        shutil.rmtree(staging, ignore_errors=True)
+        (staging / "data").mkdir(parents=True)
+    except OSError as error:
+        raise TableError(f"{table}: cannot be written: {error.strerror}") from error
+    return staging
+
+
+def unstage(staging: Path) -> None:
+    """Remove the folder of a run that has ended.
+
+    Where the table is half published it stays, empty: by it the next run knows the table as ours.
+    """
+    shutil.rmtree(staging, ignore_errors=True)
+    if (staging.parent / "data").is_dir() and not (staging.parent / MANIFEST).is_file():
+        staging.mkdir(exist_ok=True)
+
+
+def publish(staging: Path, table: Path, manifest: Mapping[str, Any]) -> None:
+    """Move the shards and rejections of a finished run from `staging` into `table`, the manifest last."""
+    (table / MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(table / "data", ignore_errors=True)
+    (table / "data").mkdir()
+    for split, held in manifest["splits"].items():
+        written = sorted((staging / "data").glob(f"{split}-[0-9]*.parquet"))
+        for path, name in zip(written, held["files"], strict=True):
+            path.replace(table / name)
+    (staging / REJECTIONS).replace(table / REJECTIONS)
+    with files.atomic_write(table / CARD, "w") as file:
+        file.write(card(manifest))
+    with files.atomic_write(table / MANIFEST, "w") as file:
+        json.dump(manifest, file, indent=1, ensure_ascii=False)
+        file.write("\n")
+
+
+def shard_names(split: str, count: int) -> list[str]:
+    """The names of a split's `count` shards, relative to the table."""
+    return [f"data/{split}-{number:05d}-of-{count:05d}.parquet" for number in range(count)]
+
+
+def card(manifest: Mapping[str, Any]) -> str:
+    """The dataset card of a table, with the front matter that Hugging Face reads."""
+    about, images, objects = manifest["rsdata"], manifest["images"], manifest["objects"]
+    # In quotes, because YAML takes a bare "on" or "1" for something else than a name.
+    splits = [f'  - split: "{split}"\n    path: "data/{split}-*.parquet"' for split in manifest["splits"]]
+    rows = [f"| {split} | {held['rows']:,} |" for split, held in manifest["splits"].items()]
+    title = about.get("title") or about["dataset"]
+    source = [f"Source: {about[key]}\n" for key in ("homepage",) if about.get(key)]
+    source += [f"Licence of the source: {about['licence']}\n"] if about.get("licence") else []
+    source += [f"Please cite: {about['citation']}\n"] if about.get("citation") else []
+    return "\n".join(
+        [
+            "---",
+            f"pretty_name: {json.dumps(f'{title} (rsdata)', ensure_ascii=False)}",
+            "license: other",
+            "task_categories:\n- image-to-text\n- zero-shot-image-classification",
+            "tags:\n- remote-sensing\n- vision-language",
+            "configs:\n- config_name: default\n  data_files:",
+            *splits,
+            "---",
+            f"\n# {title}\n",
+            f"One row an image: image, objects (boxes in pixels) and captions ({about['captions']}), "
+            f"written by rsdata {about['versions']['rsdata']}.\n",
+            *source,
+            "| split | images |\n|---|---|",
+            *rows,
+            f"\nImages: {images['found']:,} found, {images['written']:,} written, "
+            f"{images['rejected']:,} rejected. Objects: {objects['found']:,} found, {objects['written']:,} "
+            f"written. What was left out, and why: `{REJECTIONS}`.",
+            "",
+        ]
+    )
 
 
 def rows_in(path: Path) -> int:
@@ -166,7 +309,11 @@ def rows_in(path: Path) -> int:
 
 def about(table: Path) -> dict[str, Any]:
     """The `rsdata` key of a table's first shard: dataset, template, seed, plurals, versions, licence."""
-    metadata = pq.read_schema(shards(table)[0]).metadata or {}
+    first = shards(table)[0]
+    try:
+        metadata = pq.read_schema(first).metadata or {}
+    except (pa.ArrowException, OSError) as error:
+        raise TableError(f"{first}: damaged: {error}") from error
     try:
         return dict(json.loads(metadata[b"rsdata"]))
     except (KeyError, ValueError) as error:
@@ -178,16 +325,16 @@ def manifest(table: Path) -> dict[str, Any]:
 
     Raises TableError where the folder is no table, or an unfinished one.
     """
-    path = Path(table) / "manifest.json"
+    path = Path(table) / MANIFEST
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         what = "an unfinished table" if (Path(table) / "data").is_dir() else "not a table"
-        raise TableError(f"{table}: {what}: it has no manifest.json") from None
+        raise TableError(f"{table}: {what}: it has no {MANIFEST}") from None
     except (OSError, ValueError) as error:
         raise TableError(f"{path}: {error}") from error
-    if not isinstance(loaded, dict):
-        raise TableError(f"{path}: expected a JSON object")
+    if not isinstance(loaded, dict) or not isinstance(loaded.get("splits"), dict):
+        raise TableError(f"{path}: expected a JSON object with the splits of a table")
     return loaded
 
 
@@ -200,8 +347,8 @@ def shards(table: Path, splits: Collection[str] = ()) -> list[Path]:
     for split in splits:
         if split not in held:
             raise TableError(f"{table}: no split {split!r}; it has {', '.join(held)}")
-    files = [Path(table) / name for split in splits or held for name in held[split]["files"]]
-    for file in files:
-        if not file.is_file():
-            raise TableError(f"{file}: named in the manifest, but missing")
-    return files
+    paths = [Path(table) / name for split in splits or held for name in held[split]["files"]]
+    for path in paths:
+        if not path.is_file():
+            raise TableError(f"{path}: named in the manifest, but missing")
+    return paths

@@ -19,7 +19,7 @@ from rsdata.errors import RecipeError
 
 
 @lru_cache(maxsize=1)
-def _inflect() -> Any:  # noqa: ANN401  (inflect is untyped here and slow to import)
+def _inflect() -> Any:
     import inflect
 
     return inflect.engine()

@@ -17,16 +17,22 @@ holds NaN, it is read again element by element, so that one bad annotation costs
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.json
 
 from rsdata import files
 from rsdata.classes import Classes
-from rsdata.errors import AnnotationError
+from rsdata.columns import Array, Boxes, Columns
+from rsdata.errors import AnnotationError, RecipeError
 from rsdata.records import Box, Record, Rejection
 
 ONE_FILE = "split"
@@ -36,14 +42,16 @@ LAYOUTS = [
     ("**.*", "**.json"),
 ]
 _CHUNK = 1024
+"""Images whose boxes share columns."""
+_PARSED = 1 << 14
+"""Segmentations that are parsed at once."""
+_BLOCK = 1 << 18
+"""Bytes of them that one thread takes."""
 
 
 class _Rle(msgspec.Struct, gc=False):
     counts: list[int] | str
     size: tuple[int, int]
-
-
-_Segmentation = list[list[float]] | _Rle | None
 
 
 class _Image(msgspec.Struct, gc=False):
@@ -53,11 +61,14 @@ class _Image(msgspec.Struct, gc=False):
     height: int | None = None
 
 
+_NOTHING = msgspec.Raw(b"null")
+
+
 class _Annotation(msgspec.Struct, gc=False):
     image_id: int | str
     category_id: int | str
     bbox: tuple[float, float, float, float] | None = None
-    segmentation: msgspec.Raw | None = None
+    segmentation: msgspec.Raw = _NOTHING
     iscrowd: int | bool | None = 0
     ignore: int | bool | None = 0
 
@@ -73,36 +84,45 @@ class _Document(msgspec.Struct, gc=False):
     categories: list[_Category] = []
 
 
-_segmentations = msgspec.json.Decoder(list[_Segmentation])
+_segmentation = msgspec.json.Decoder(list[list[float]] | _Rle | None)
+_POLYGONS = pyarrow.json.ParseOptions(pa.schema({"s": pa.list_(pa.list_(pa.float64()))}))
+_NO_BBOX = (math.nan,) * 4
+_LOST = {
+    "images": ("rejected", "E05", ""),
+    "annotations": ("dropped", "E05", ""),
+    "categories": ("repaired", "E05", "; its annotations have no class"),
+}
+_LARGEST = 2**31 - 1
+_Places: TypeAlias = dict[str, list[int]]
+"""Of each kind of element, the indices that its members had in the file."""
 
 
 def read(root: Path, path: str, classes: Classes, bbox: str = "xywh") -> Iterator[Record | Rejection]:
     """One Record an image, in the order of the file.
 
     bbox: "xywh", or "xyxy" for files that keep corners there. Raises AnnotationError where the file is no
-    JSON (E01).
+    JSON (E01), RecipeError for another bbox.
     """
     if bbox not in ("xywh", "xyxy"):
-        raise ValueError(f"bbox is {bbox!r}, expected 'xywh' or 'xyxy'")
+        raise RecipeError(f"option bbox is {bbox!r}, expected 'xywh' or 'xyxy'")
     try:
         data = (root / path).read_bytes()
     except OSError as error:
         raise AnnotationError(path, 0, f"cannot be read: {error.strerror}") from error
-    places: Sequence[int] | None = None
+    places: _Places | None = None
     try:
         document = msgspec.json.decode(data.removeprefix(b"\xef\xbb\xbf"), type=_Document)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        places = []
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        places = {"images": [], "annotations": [], "categories": []}
         document = _Document([], [])
         yield from _element_by_element(root, path, document, places)
+    del data
     names = {category.id: category.name for category in document.categories}
     yield from _records(path, document, places, names, classes, bbox == "xyxy")
 
 
-def _element_by_element(
-    root: Path, path: str, document: _Document, places: list[int]
-) -> Iterator[Rejection]:
-    """Fill `document` with all elements that have their type; `places` gets the annotations' indices."""
+def _element_by_element(root: Path, path: str, document: _Document, places: _Places) -> Iterator[Rejection]:
+    """Fill `document` with all elements that have their type; `places` gets their indices."""
     text, encoding = files.read_text(root, path)
     yield from files.foreign(path, encoding)
     kinds: dict[str, tuple[type[Any], list[Any]]] = {
@@ -118,30 +138,31 @@ def _element_by_element(
         seen.add(element.key)
         kind, found = kinds[element.key]
         value = element.value
-        if kind is _Annotation and isinstance(value, dict) and value.get("segmentation") is not None:
+        if element.index < 0 and value == []:
+            continue
+        if kind is _Annotation and isinstance(value, dict) and "segmentation" in value:
             value = {**value, "segmentation": msgspec.Raw(json.dumps(value["segmentation"]).encode())}
         try:
             found.append(msgspec.convert(value, kind, strict=False))
         except msgspec.ValidationError as error:
-            if kind is _Annotation and (salvaged := _without_bbox(value)) is not None:
-                found.append(salvaged)
+            salvaged = _without_bbox(element.value, value) if kind is _Annotation else None
+            action, code, hint = _LOST[element.key]
+            if salvaged is not None:
                 action, code, hint = "repaired", "E06", "; box taken from the segmentation"
-            else:
-                action, code, hint = ("rejected" if kind is _Image else "dropped"), "E05", ""
             where = f"{element.key}[{element.index}]"
             name = value.get("file_name") if isinstance(value, dict) else None
             image = (name if isinstance(name, str) else where) if kind is _Image else ""
             yield Rejection(action, code, path, element.line, image, f"{where}: {error}{hint}")
-            if action != "repaired":
+            if salvaged is None:
                 continue
-        if kind is _Annotation:
-            places.append(element.index)
+            found.append(salvaged)
+        places[element.key].append(element.index)
     if missing := {"images", "annotations"} - seen:
         raise AnnotationError(path, 0, f"not a COCO file: no {' and no '.join(sorted(missing))}")
 
 
-def _without_bbox(value: Any) -> _Annotation | None:
-    if not isinstance(value, dict) or not value.get("segmentation"):
+def _without_bbox(parsed: Any, value: Any) -> _Annotation | None:
+    if not isinstance(parsed, dict) or not parsed.get("segmentation"):
         return None
     try:
         return msgspec.convert({**value, "bbox": None}, _Annotation, strict=False)
@@ -152,105 +173,178 @@ def _without_bbox(value: Any) -> _Annotation | None:
 def _records(
     path: str,
     document: _Document,
-    places: Sequence[int] | None,
+    places: _Places | None,
     names: dict[int | str, str],
     classes: Classes,
     corners: bool,
 ) -> Iterator[Record | Rejection]:
-    by_image: defaultdict[int | str, list[int]] = defaultdict(list)
-    for number, annotation in enumerate(document.annotations):
-        by_image[annotation.image_id].append(number)
-    images: dict[int | str, _Image] = {}
-    for place, image in enumerate(document.images):
-        if image.id in images:
-            why = f"image id {image.id!r} is taken by {images[image.id].file_name}"
+    """The images of a document, their boxes gathered in columns: first in the file's order, then by image."""
+    kept: list[tuple[int, _Image]] = []
+    ranks: dict[int | str, int] = {}
+    for place, image in zip(places["images"] if places else count(), document.images, strict=False):
+        image.width, image.height = _side(image.width), _side(image.height)
+        if (rank := ranks.setdefault(image.id, len(kept))) < len(kept):
+            why = f"image id {image.id!r} is taken by {kept[rank][1].file_name}"
             yield Rejection("rejected", "E16", path, place, image.file_name, why, "images")
         else:
-            images[image.id] = image
-    for orphan in by_image.keys() - images.keys():
-        for number in by_image[orphan]:
-            index = places[number] if places is not None else number
-            yield Rejection("dropped", "E07", path, index, "", f"no image has the id {orphan!r}", "annotations")
-    kept = list(images.values())
+            kept.append((place, image))
     labels = {key: (classes[name], name) for key, name in names.items()}
-    for start in range(0, len(kept), _CHUNK):
-        chunk = kept[start : start + _CHUNK]
-        numbers = [number for image in chunk for number in by_image.get(image.id, ())]
-        shapes = iter(_decode_segmentations([document.annotations[number] for number in numbers]))
-        for place, image in enumerate(chunk, start):
-            boxes, lines = [], []
-            for number in by_image.get(image.id, ()):
-                annotation, shape = document.annotations[number], next(shapes)
-                index = places[number] if places is not None else number
-                label = labels.get(annotation.category_id) or _unnamed(annotation.category_id, classes)
-                box = _plain_box(annotation, shape, label, corners)
-                if box is None:
-                    box, problem = _other_box(annotation, shape, label, image, corners)
+    items = document.annotations
+    owner, odd, codes, edges, polygons = _gather(items, ranks, labels, corners)
+    # The text and the annotations are most of the memory: all that is asked for again are the odd ones.
+    strays = [items[number].image_id for number in np.flatnonzero(owner < 0).tolist()]
+    rest = {number: items[number] for number in np.flatnonzero(odd).tolist()}
+    items.clear()
+    order = np.argsort(owner, kind="stable")
+    ends = np.searchsorted(owner[order], np.arange(len(kept) + 1))
+    lines = (order if places is None else np.array(places["annotations"], np.int64)[order]).tolist()
+    for stray, line in zip(strays, lines, strict=False):
+        why = f"no image has the id {stray!r}"
+        yield Rejection("dropped", "E07", path, line, "", why, "annotations")
+    for first in range(0, len(kept), _CHUNK):
+        own = ends[first : first + _CHUNK + 1]
+        bounds = own.tolist()
+        rows = order[own[0] : own[-1]]
+        images = [image for _, image in kept[first : first + _CHUNK]]
+        sizes = np.array([(image.width or np.inf, image.height or np.inf) for image in images])
+        flat = _taken(polygons, rows)
+        classed = np.maximum(codes[rows], 0)  # those of no category are odd, and never seen
+        columns = Columns(
+            list(labels.values()) or [("", "")], classed, edges[rows], flat, own - own[0], sizes
+        )
+        strange = np.diff(np.concatenate(([0], np.cumsum(odd[rows])))[own - own[0]]).tolist()
+        for number, (place, image) in enumerate(kept[first : first + _CHUNK]):
+            boxes: Sequence[Box] = Boxes(columns, number)
+            mine = lines[bounds[number] : bounds[number + 1]]
+            if strange[number]:
+                boxes, indices, mine = [], mine, []
+                for row, index in zip(range(*(own[number : number + 2] - own[0])), indices, strict=True):
+                    box = columns.boxes[row] if not odd[rows[row]] else None
+                    problem = ""
+                    if box is None:
+                        box, problem = _box(rest[rows[row]], labels, classes, image, corners)
                     if problem:
                         action = "dropped" if box is None else "repaired"
                         yield Rejection(action, "E33", path, index, image.file_name, problem, "annotations")
-                if box is not None:
-                    boxes.append(box)
-                    lines.append(index)
+                    if box is not None:
+                        boxes.append(box)
+                        mine.append(index)
             yield Record(
                 image.file_name,
                 boxes,
-                image.width or None,
-                image.height or None,
+                image.width,
+                image.height,
                 annotation=path,
-                lines=lines,
+                lines=mine,
                 element="annotations",
                 place=place,
             )
 
 
-def _unnamed(category: int | str, classes: Classes) -> tuple[str, str]:
-    raw = str(category)
-    return classes[raw], raw
+def _gather(
+    items: Sequence[_Annotation],
+    ranks: Mapping[int | str, int],
+    labels: Mapping[int | str, tuple[str, str]],
+    corners: bool,
+) -> tuple[Array, Array, Array, Array, pa.ListArray]:
+    """Of each annotation: its image (-1: none), whether it is odd, class code, edges and polygon.
+
+    Not odd is a bbox, a known category, one sound polygon or none, and no flag.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        pending = thread.submit(_polygons, items)
+        owner = np.array([ranks.get(item.image_id, -1) for item in items], np.int64)
+        index = {key: code for code, key in enumerate(labels)}
+        codes = np.array([index.get(item.category_id, -1) for item in items], np.int32)
+        odd = np.array([bool(item.iscrowd or item.ignore) for item in items], bool) | (codes < 0)
+        numbers = chain.from_iterable([item.bbox or _NO_BBOX for item in items])
+        edges = np.fromiter(numbers, np.float64, 4 * len(items)).reshape(-1, 4)
+        if not corners:
+            edges[:, 2:] += edges[:, :2]
+        odd |= np.isnan(edges).any(axis=1)
+        unsound, polygons = pending.result()
+    return owner, odd | unsound, codes, edges, polygons
 
 
-def _decode_segmentations(annotations: Sequence[_Annotation]) -> Iterable[Any]:
-    """The segmentations of a chunk in one call; those of no known shape come back as their text."""
-    raws: list[Any] = [annotation.segmentation or b"null" for annotation in annotations]
+def _polygons(items: Sequence[_Annotation]) -> tuple[Array, pa.ListArray]:
+    """Which segmentations are not one sound polygon or none, and the polygons: null where there is none."""
+    unsound, flat = [np.zeros(0, bool)], [pa.array([], pa.list_(pa.float64()))]
+    for start in range(0, len(items), _PARSED):
+        texts = [item.segmentation for item in items[start : start + _PARSED]]
+        column, other = _parsed(texts), np.zeros(len(texts), bool)
+        if column is None:
+            other = np.array([bytes(text)[:1] not in (b"[", b"n") for text in texts])
+            column = _parsed([b"null" if odd else text for text, odd in zip(texts, other, strict=True)])
+        if column is None:
+            unsound.append(np.ones(len(texts), bool))
+            flat.append(pa.nulls(len(texts), pa.list_(pa.float64())))
+            continue
+        first = column.offsets.to_numpy()
+        edges = column.values.offsets.to_numpy()[first]
+        counts, lengths = np.diff(first), np.diff(edges)
+        unsound.append(other | (counts > 1) | ((counts == 1) & ((lengths < 6) | (lengths % 2 == 1))))
+        flat.append(
+            pa.ListArray.from_arrays(pa.array(edges), column.values.values, mask=pa.array(counts == 0))
+        )
+    return np.concatenate(unsound), pa.concat_arrays(flat)
+
+
+def _parsed(texts: Sequence[Any]) -> pa.ListArray | None:
+    """Lists of polygons from JSON texts, or None where one of them is none.
+
+    Arrow parses them, because it makes no Python number of a coordinate and works in threads.
+    """
+    joined = b'{"s":' + b'}\n{"s":'.join(texts) + b"}"
+    if joined.count(b"\n") >= len(texts):
+        lines = [bytes(text).replace(b"\n", b"").replace(b"\r", b"") for text in texts]
+        joined = b'{"s":' + b'}\n{"s":'.join(lines) + b"}"
+    for block in (_BLOCK, len(joined) + 1):
+        options = pyarrow.json.ReadOptions(block_size=block)
+        try:
+            column = pyarrow.json.read_json(pa.BufferReader(joined), options, _POLYGONS)["s"].combine_chunks()
+        except pa.ArrowException:
+            continue  # no list of polygons, or one that is longer than a block
+        return None if len(column) != len(texts) or column.values.values.null_count else column
+    return None
+
+
+def _taken(polygons: pa.ListArray, rows: Array) -> pa.ListArray:
+    """`polygons.take(rows)`, several times faster."""
+    ends = polygons.offsets.to_numpy()
+    starts, lengths = ends[rows], ends[rows + 1] - ends[rows]
+    taken = np.concatenate(([0], np.cumsum(lengths)))
+    places = np.arange(taken[-1]) + np.repeat(starts - taken[:-1], lengths)
+    missing = polygons.is_null().to_numpy(zero_copy_only=False)[rows]
+    values = pa.array(polygons.values.to_numpy()[places])
+    return pa.ListArray.from_arrays(pa.array(taken.astype(np.int32)), values, mask=pa.array(missing))
+
+
+def _shape(text: Any) -> list[list[float]] | _Rle | str | None:
+    """One segmentation: polygons, run lengths, nothing, or, of no known shape, its text."""
     try:
-        return _segmentations.decode(b"[" + b",".join(raws) + b"]")
+        return _segmentation.decode(text) or None
     except msgspec.MsgspecError:
-        return [_decode_segmentation(raw) for raw in raws]
+        return bytes(text).decode(errors="replace")
 
 
-def _decode_segmentation(raw: Any) -> Any:
-    try:
-        return _segmentations.decode(b"[" + bytes(raw) + b"]")[0]
-    except msgspec.MsgspecError:
-        return bytes(raw).decode(errors="replace")
+def _is_sound(part: Sequence[float]) -> bool:
+    return len(part) >= 6 and len(part) % 2 == 0
 
 
-def _plain_box(
-    annotation: _Annotation, shape: Any, label: tuple[str, str], corners: bool
-) -> Box | None:
-    """The Box of the usual case: a bbox, one polygon or none, no flag."""
-    edges = annotation.bbox
-    if edges is None or corners or annotation.iscrowd or annotation.ignore:
-        return None
-    if not shape:
-        polygon = None
-    elif type(shape) is list and len(shape) == 1:
-        polygon = shape[0]
-        if len(polygon) < 6 or len(polygon) % 2:
-            return None
-    else:
-        return None
-    x, y, width, height = edges
-    return Box(label[0], label[1], x, y, x + width, y + height, polygon, ())
-
-
-def _other_box(
-    annotation: _Annotation, shape: Any, label: tuple[str, str], image: _Image, corners: bool
+def _box(
+    annotation: _Annotation,
+    labels: Mapping[int | str, tuple[str, str]],
+    classes: Classes,
+    image: _Image,
+    corners: bool,
 ) -> tuple[Box | None, str]:
-    """The Box of every other case, and what was wrong with the segmentation, if anything."""
+    """The Box of an annotation out of the ordinary, and what was wrong with the segmentation, if anything."""
+    raw = str(annotation.category_id)
+    label = labels.get(annotation.category_id) or (classes[raw], raw)
     problem, polygon, extent = "", None, None
+    shape = _shape(annotation.segmentation)
     if isinstance(shape, list):
-        parts = [part for part in shape if len(part) >= 6 and len(part) % 2 == 0]
+        parts = [part for part in shape if _is_sound(part)]
         if len(parts) < len(shape):
             problem = "a polygon part needs three points or more, x and y for each"
         if parts:
@@ -286,14 +380,33 @@ def _rle_extent(
         counts = rle.counts if isinstance(rle.counts, list) else _uncompress(rle.counts)
     except ValueError as error:
         return None, str(error)
-    if min(counts, default=0) < 0 or sum(counts) != height * width or height <= 0 or width <= 0:
+    if min(counts, default=0) < 0 or sum(counts) != height * width or None in (_side(height), _side(width)):
         return None, f"run lengths add up to {sum(counts)}, not to {height} x {width} = {height * width}"
     if not wanted:
         return None, ""
+    if height * width >= 2**32:
+        return None, f"run lengths of {width}x{height} are more than pycocotools counts"
+    extent = _extent(counts, height, width)
+    return extent, "" if extent else "an empty mask"
+
+
+def _extent(counts: Sequence[int], height: int, width: int) -> tuple[float, float, float, float] | None:
+    """The extremes of a mask by pycocotools, which takes a run of no length for one of 2^32: none is left."""
     from pycocotools import mask
 
-    x, y, w, h = mask.toBbox(mask.frPyObjects({"counts": counts, "size": [height, width]}, height, width))
-    return ((float(x), float(y), float(x + w), float(y + h)), "") if w and h else (None, "an empty mask")
+    runs = [0]
+    for place, length in enumerate(counts):
+        if place % 2 == (len(runs) - 1) % 2:
+            runs[-1] += length
+        elif length:
+            runs.append(length)
+    encoded = mask.frPyObjects({"counts": runs, "size": [height, width]}, height, width)
+    x, y, w, h = mask.toBbox(encoded).tolist()
+    return (x, y, x + w, y + h) if w and h else None
+
+
+def _side(side: int | None) -> int | None:
+    return side if side is not None and 0 < side <= _LARGEST else None
 
 
 def _uncompress(counts: str) -> list[int]:
@@ -304,6 +417,8 @@ def _uncompress(counts: str) -> list[int]:
         digit = ord(character) - 48
         if not 0 <= digit < 64:
             raise ValueError(f"{character!r} is no digit of compressed run lengths")
+        if shift > 60:
+            raise ValueError("compressed run lengths hold a number of too many digits")
         value |= (digit & 0x1F) << shift
         shift += 5
         if not digit & 0x20:
@@ -320,9 +435,12 @@ def write(path: Path, records: Sequence[Record], bbox: str = "xywh") -> None:
     """All Records of a split as one file."""
     raws = sorted({box.raw_label for record in records for box in record.boxes})
     ids = {raw: number for number, raw in enumerate(raws, 1)}
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for number, record in enumerate(records, 1):
-        images.append({"id": number, "file_name": record.image, "width": record.width, "height": record.height})
+        images.append(
+            {"id": number, "file_name": record.image, "width": record.width, "height": record.height}
+        )
         for box in record.boxes:
             right = (box.xmax, box.ymax) if bbox == "xyxy" else (box.xmax - box.xmin, box.ymax - box.ymin)
             annotations.append(

@@ -63,5 +63,6 @@ def write(path: Path, records: Sequence[Record]) -> None:
     for box in records[0].boxes:
         corners = (box.xmin, box.ymin, box.xmax, box.ymin, box.xmax, box.ymax, box.xmin, box.ymax)
         quad = box.polygon if box.polygon is not None and len(box.polygon) == 8 else corners
-        lines.append(f"{' '.join(map(text, quad))} {box.raw_label} {int('difficult' in box.flags)}")
+        difficult = 1 if "difficult" in box.flags else 2 if "truncated" in box.flags else 0
+        lines.append(f"{' '.join(map(text, quad))} {box.raw_label} {difficult}")
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

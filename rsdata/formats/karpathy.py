@@ -37,6 +37,8 @@ def read(root: Path, path: str, classes: Classes) -> Iterator[Record | Rejection
         if element.key != "images":
             continue
         found = True
+        if element.index < 0 and element.value == []:
+            continue
         try:
             record = _record(path, element.value)
         except ValueError as error:

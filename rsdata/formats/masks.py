@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rsdata import files, rasters
+from rsdata import rasters
 from rsdata.classes import Classes
 from rsdata.errors import AnnotationError
 from rsdata.mask_to_box import regions
@@ -23,6 +24,7 @@ from rsdata.records import Box, Record, Rejection
 
 ONE_FILE = "image"
 ALIGNED = True
+NUMERIC = True
 LAYOUTS = [
     ("images/**.*", "masks/**.*"),
     ("images/**.*", "labels/**.*"),
@@ -47,6 +49,8 @@ def read(
     """
     try:
         pixels = rasters.pixels(root / path)
+        if pixels.ndim == 3 and (pixels.shape[2] not in (3, 4) or pixels.dtype != np.uint8):
+            raise ValueError(f"{pixels.shape[2]} bands of {pixels.dtype}; expected one, or colours of 8 bits")
         if pixels.ndim == 3:
             mask, labels, strays = _by_colour(pixels, classes, tolerance)
         else:
@@ -92,29 +96,36 @@ def _by_index(mask: _Mask, classes: Classes) -> tuple[_Mask, dict[int, str], Cou
     return mask, labels, strays
 
 
-def _by_colour(
-    pixels: _Mask, classes: Classes, tolerance: int
-) -> tuple[_Mask, dict[int, str], Counter[str]]:
+def _by_colour(pixels: _Mask, classes: Classes, tolerance: int) -> tuple[_Mask, dict[int, str], Counter[str]]:
     known = [raw for raw in (*classes, *classes.ignored) if raw.count(",") == 2]
-    if not known and (pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all():
-        return _by_index(pixels[..., 0], classes)
+    if (pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all():
+        # Indices saved as grey: 2,2,2 must not pass for a black that is ignored.
+        indices = _by_index(pixels[..., 0], classes)
+        if not known or not indices[2]:
+            return indices
     if not known:
         raise ValueError("a colour mask, but the recipe names no colour such as '0,0,255'")
+    table = _colour_table(tuple(known), tolerance)
+    mask = table[pixels[..., 0], pixels[..., 1], pixels[..., 2]]
+    unknown = pixels[mask == _UNKNOWN][:, :3]
+    strays = Counter[str]()
+    if len(unknown):
+        strays[",".join(map(str, unknown[0].tolist()))] = len(unknown)
+    labels = {index: raw for index, raw in enumerate(known) if not classes.ignores(raw)}
+    return mask, labels, strays
+
+
+@lru_cache(maxsize=1)
+def _colour_table(known: tuple[str, ...], tolerance: int) -> _Mask:
+    """(256, 256, 256) uint16: the index in `known` of each colour's name, _UNKNOWN where it has none."""
     table = np.full((256, 256, 256), _UNKNOWN, dtype=np.uint16)
     for index, raw in enumerate(known):
         red, green, blue = (
-            slice(max(0, int(channel) - tolerance), int(channel) + tolerance + 1) for channel in raw.split(",")
+            slice(max(0, int(channel) - tolerance), int(channel) + tolerance + 1)
+            for channel in raw.split(",")
         )
         table[red, green, blue] = index
-    channels = pixels[..., :3].astype(np.uint8)
-    mask = table[channels[..., 0], channels[..., 1], channels[..., 2]]
-    unknown = channels[mask == _UNKNOWN]
-    strays = Counter({",".join(map(str, colour)): 1 for colour in unknown[:1].tolist()})
-    if len(unknown):
-        strays[next(iter(strays))] = len(unknown)
-    present = set(np.flatnonzero(np.bincount(mask.ravel(), minlength=len(known))[: len(known)]).tolist())
-    labels = {index: raw for index, raw in enumerate(known) if index in present and not classes.ignores(raw)}
-    return mask, labels, strays
+    return table
 
 
 def write(path: Path, mask: _Mask, raw_labels: Sequence[str], background: str = "0") -> None:

@@ -18,6 +18,7 @@ from rsdata.formats._fields import numbers, text
 from rsdata.records import Box, Record, Rejection
 
 ONE_FILE = "image"
+NUMERIC = True
 LAYOUTS = [("images/**.*", "annotations/**.txt"), ("**/images/*.*", "**/annotations/*.txt")]
 
 
@@ -41,10 +42,14 @@ def read(root: Path, path: str, classes: Classes) -> Iterator[Record | Rejection
         try:
             left, top, width, height, score, category, truncation, occlusion = numbers(fields)
             raw = str(int(category))
+            if category != int(category):
+                raise ValueError(f"category is {category}, not a whole number")
         except (ValueError, OverflowError) as error:
             yield Rejection("dropped", "E06", path, number, "", str(error))
             continue
-        flags = ("truncated",) * (truncation > 0) + ("occluded",) * (occlusion > 0) + ("ignored",) * (score == 0)
+        flags = (
+            ("truncated",) * (truncation > 0) + ("occluded",) * (occlusion > 0) + ("ignored",) * (score == 0)
+        )
         boxes.append(Box(classes[raw], raw, left, top, left + width, top + height, None, flags))
         lines.append(number)
     yield Record("", boxes, annotation=path, lines=lines)

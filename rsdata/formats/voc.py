@@ -24,7 +24,7 @@ from xml.sax.saxutils import escape
 
 from rsdata import files
 from rsdata.classes import Classes
-from rsdata.errors import AnnotationError
+from rsdata.errors import AnnotationError, RecipeError
 from rsdata.formats._fields import text
 from rsdata.records import Box, Record, Rejection
 
@@ -36,8 +36,8 @@ LAYOUTS = [
 ]
 _CORNERS = ("left_top", "right_top", "right_bottom", "left_bottom")
 _FLAGS = ("difficult", "truncated", "occluded")
-_ZERO = re.compile(rb"<[xy]_?min>\s*0*(?:\.0*)?\s*</")
-_DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
+_ZERO = re.compile(rb"<(?:[xy]min|[xy]_(?:left|right)_(?:top|bottom)|[xy]\d+)>\s*0+(?:\.0*)?\s*</")
+_LARGEST = 2**31 - 1
 
 
 def prepare(root: Path, paths: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,15 +53,19 @@ def prepare(root: Path, paths: Sequence[str], options: Mapping[str, Any]) -> dic
     return {**options, "base": 1}
 
 
-def read(
-    root: Path, path: str, classes: Classes, base: int | str = "auto"
-) -> Iterator[Record | Rejection]:
+def read(root: Path, path: str, classes: Classes, base: int | str = "auto") -> Iterator[Record | Rejection]:
     """The Record of one xml file; an object that does not parse is dropped (E05, E06).
 
-    base: 0, 1, or "auto". Raises AnnotationError where the file is not well-formed (E01) or has a DTD (E29).
+    base: 0, 1, or "auto", which `prepare` settles; unsettled it is 0. Raises AnnotationError where the file
+    is empty (E09), is not well-formed or of another grammar (E01), or has a DTD (E29), RecipeError for
+    another base.
     """
+    if base not in (0, 1, "auto"):
+        raise RecipeError(f"base is {base!r}, expected 0, 1 or 'auto'")
     tree, encoding = _parse(root, path)
     yield from files.foreign(path, encoding)
+    if tree.tag.lower() != "annotation" and tree.find(".//object") is None:
+        raise AnnotationError(path, 0, f"not Pascal VOC: <{tree.tag}> without any <object>")
     shift = 1.0 if base == 1 else 0.0
     boxes, lines = [], []
     for index, node in enumerate(tree.iter("object")):
@@ -77,7 +81,9 @@ def read(
             code = "E06" if "number" in str(error) else "E05"
             yield Rejection("dropped", code, path, index, "", str(error), "object")
             continue
-        flags = tuple(flag for flag in _FLAGS if (node.findtext(flag) or "0").strip() not in ("0", "", "Unspecified"))
+        flags = tuple(
+            flag for flag in _FLAGS if (node.findtext(flag) or "0").strip() not in ("0", "", "Unspecified")
+        )
         if not shapes and polygon:
             xs, ys = polygon[0::2], polygon[1::2]
             shapes = [(min(xs), min(ys), max(xs), max(ys))]
@@ -109,7 +115,7 @@ def _parse(root: Path, path: str) -> tuple[ElementTree.Element, str]:
     except (ValueError, LookupError):
         content, encoding = files.decode(data)
     try:
-        return ElementTree.fromstring(_DECLARATION.sub("", content)), encoding
+        return ElementTree.fromstring(files.undeclared(content)), encoding
     except (ElementTree.ParseError, ValueError) as error:
         line = error.position[0] if isinstance(error, ElementTree.ParseError) else 0
         raise AnnotationError(path, line, f"not well-formed: {error}") from error
@@ -161,7 +167,7 @@ def _side(size: ElementTree.Element, tag: str) -> int | None:
         side = int(float(size.findtext(tag) or 0))
     except (ValueError, OverflowError):
         return None
-    return side if side > 0 else None
+    return side if 0 < side <= _LARGEST else None
 
 
 def write(path: Path, records: Sequence[Record], base: int | str = "auto") -> None:

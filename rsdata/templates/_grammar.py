@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from array import array
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import TypeVar
 
 from rsdata.errors import RecipeError
@@ -12,6 +13,8 @@ from rsdata.records import Box, Record
 from rsdata.words import Words, listing
 
 T = TypeVar("T")
+_LABEL = itemgetter(Box._fields.index("label"))
+_FLAGS = itemgetter(Box._fields.index("flags"))
 
 MOST_EXACT = 10
 """Counts above this become a quantifier (RemoteCLIP, section III-B1: "exceeds ten")."""
@@ -47,8 +50,10 @@ def in_middle(boxes: Sequence[Box], width: int, height: int) -> list[bool]:
     Coordinates are rounded to float32 first, as the table stores them: a centre on the border must fall
     on the same side before and after writing.
     """
-    xmin, xmax = array("f", [box.xmin for box in boxes]), array("f", [box.xmax for box in boxes])
-    ymin, ymax = array("f", [box.ymin for box in boxes]), array("f", [box.ymax for box in boxes])
+    if not boxes:
+        return []
+    _, _, *edges, _, _ = zip(*boxes, strict=True)
+    xmin, ymin, xmax, ymax = (array("f", edge) for edge in edges)
     return [
         width <= 2 * (x0 + x1) < 3 * width and height <= 2 * (y0 + y1) < 3 * height
         for x0, y0, x1, y1 in zip(xmin, ymin, xmax, ymax, strict=True)
@@ -57,14 +62,16 @@ def in_middle(boxes: Sequence[Box], width: int, height: int) -> list[bool]:
 
 def countable(record: Record) -> Sequence[Box]:
     """The boxes that stand for one object each: all but those flagged "crowd"."""
-    return [box for box in record.boxes if not box.flags or "crowd" not in box.flags]
+    if not any(map(_FLAGS, record.boxes)):
+        return record.boxes
+    return [box for box in record.boxes if "crowd" not in box.flags]
 
 
 def count(boxes: Sequence[Box]) -> dict[str, int]:
     """Objects by label."""
     counts: dict[str, int] = {}
-    for box in boxes:
-        counts[box.label] = counts.get(box.label, 0) + 1
+    for label in map(_LABEL, boxes):
+        counts[label] = counts.get(label, 0) + 1
     return counts
 
 
@@ -73,9 +80,10 @@ def count_by_zone(boxes: Sequence[Box], record: Record) -> tuple[dict[str, int],
     middle: dict[str, int] = {}
     edge: dict[str, int] = {}
     if record.width and record.height:
-        for box, central in zip(boxes, in_middle(boxes, record.width, record.height), strict=True):
-            counts = middle if central else edge
-            counts[box.label] = counts.get(box.label, 0) + 1
+        central = in_middle(boxes, record.width, record.height)
+        for label, inside in zip(map(_LABEL, boxes), central, strict=True):
+            counts = middle if inside else edge
+            counts[label] = counts.get(label, 0) + 1
     return middle, edge
 
 

@@ -1,0 +1,6 @@
+"""`python -m rsdata`."""
+
+from rsdata.cli import run
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,116 @@
+"""Write the captions of a table anew, without its dump: table in, table out."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from rsdata import box_to_caption, tables
+from rsdata.errors import RsdataError, TableError
+from rsdata.records import HUMAN, SCHEMA, Box, Record
+from rsdata.words import Words
+
+
+def caption(
+    table: Path,
+    output: Path,
+    template: str,
+    large_count: str = "vague",
+    seed: int = 0,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Copy `table` to `output` with the captions of another caption set, and return the new manifest.
+
+    Captions that people wrote are kept; "none" keeps only those. The result is, to the byte, what `convert`
+    would have written with these options. Raises RecipeError for a caption set or option that is not known,
+    TableError where `table` is damaged or no finished table, or `output` is taken, RsdataError where `output`
+    cannot be written.
+    """
+    if template != "none":
+        box_to_caption.check(template, large_count=large_count)
+    manifest = tables.manifest(table)
+    if output.resolve() == Path(table).resolve():
+        raise TableError(f"{output}: the table is read while the new one is written; name another folder")
+    choice = {"captions": template, "large_count": large_count, "seed": seed}
+    about = {**tables.about(table), **choice}
+    words = Words(about.get("irregular", {}))
+    staging = tables.stage(output, overwrite)
+    written = 0
+    try:
+        for path in tables.shards(table):
+            with tables.shard_writer(staging / "data" / path.name, about) as writer:
+                for group in _row_groups(path):
+                    rows = _recaptioned(group, about, words)
+                    written += pc.sum(pc.list_value_length(rows["captions"])).as_py() or 0
+                    writer.write(rows)
+        shutil.copyfile(table / tables.REJECTIONS, staging / tables.REJECTIONS)
+        manifest = _with_captions(manifest, choice, written)
+        tables.publish(staging, output, manifest)
+    except OSError as error:
+        raise RsdataError(f"{error.filename or output}: {error.strerror or error}") from error
+    finally:
+        tables.unstage(staging)
+    return manifest
+
+
+def _row_groups(path: Path) -> Iterator[pa.Table]:
+    """The row groups of a shard, one at a time. Raises TableError where it is damaged or lacks a column."""
+    try:
+        with pq.ParquetFile(path) as shard:
+            if shard.schema_arrow.names != SCHEMA.names:
+                raise TableError(f"{path}: not the columns of this version: convert it again")
+            for group in range(shard.num_row_groups):
+                yield shard.read_row_group(group)
+    except (pa.ArrowException, OSError) as error:
+        raise TableError(f"{path}: damaged: {error}") from error
+
+
+def _recaptioned(rows: pa.Table, about: Mapping[str, Any], words: Words) -> pa.Table:
+    """A row group with its captions and their source replaced, but for those of people."""
+    captions: list[Sequence[str]] = []
+    sources: list[str | None] = []
+    columns = ("image_id", "width", "height", "captions", "caption_source")
+    values = zip(*(rows[name].to_pylist() for name in columns), _boxes(rows["objects"]), strict=True)
+    for image_id, width, height, old, source, boxes in values:
+        if source != HUMAN and about["captions"] == "none":
+            old, source = [], None
+        elif source != HUMAN:
+            record = Record("", boxes, width, height)
+            options = {"seed": about["seed"], "large_count": about["large_count"]}
+            old = box_to_caption.captions(record, image_id, about["captions"], words, **options)
+            source = about["captions"] if old else None
+        captions.append(old)
+        sources.append(source)
+    for name, column in (("captions", captions), ("caption_source", sources)):
+        field = SCHEMA.field(name)
+        rows = rows.set_column(SCHEMA.get_field_index(name), field, pa.array(column, field.type))
+    return rows
+
+
+def _boxes(objects: pa.ChunkedArray) -> list[list[Box]]:
+    """The Boxes of each row, without polygons, which no caption needs."""
+    column = objects.combine_chunks()
+    flat = column.flatten()
+    names = ("label", "raw_label", "xmin", "ymin", "xmax", "ymax")
+    values = zip(
+        *(flat.field(name).to_pylist() for name in names), flat.field("flags").to_pylist(), strict=True
+    )
+    boxes = [Box._make((*value[:-1], None, value[-1])) for value in values]
+    ends = pc.list_value_length(column).to_pylist()
+    start, lists = 0, []
+    for length in ends:
+        lists.append(boxes[start : start + length])
+        start += length
+    return lists
+
+
+def _with_captions(manifest: Mapping[str, Any], choice: Mapping[str, Any], written: int) -> dict[str, Any]:
+    datasets = {name: {**held, "captions": written} for name, held in manifest["datasets"].items()}
+    about = {**manifest["rsdata"], **choice}
+    return {**manifest, "rsdata": about, "captions": written, "datasets": datasets}

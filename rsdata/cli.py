@@ -1,0 +1,415 @@
+"""The `rsdata` command: parse, one library call, print. Heavy imports inside the bodies.
+
+stdout is data, stderr is progress and messages. Exit: 0 done; 1 failed, nothing usable, or --strict and a
+rejection; 2 wrong usage; 3 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rsdata.engine import without_pandas
+from rsdata.errors import RecipeError, RsdataError
+
+if TYPE_CHECKING:
+    from rsdata.recipes import Recipe
+
+INTERRUPTED = 3
+EXAMPLES = 2
+"""Rejections shown of each code."""
+
+_FOLDER = click.Path(path_type=Path)
+_captions = click.option(
+    "--captions", default="remoteclip", show_default=True, help="Caption set: remoteclip, a2c, or none."
+)
+_large_count = click.option(
+    "--large-count",
+    type=click.Choice(["vague", "exact", "mixed"]),
+    default="vague",
+    show_default=True,
+    help='Counts above ten: "many ships", "27 ships", or either.',
+)
+_seed = click.option("--seed", type=int, default=0, show_default=True, help="Of all that is drawn by chance.")
+_overwrite = click.option("--overwrite", is_flag=True, help="Replace a finished table.")
+_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+_recipe = click.option("--recipe", help="A dataset by name (see `rsdata recipes`), or a TOML file.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="rsdata")
+def main() -> None:
+    """Turn raw remote-sensing annotation dumps into image-caption tables (Parquet), and audit them.
+
+    \b
+    Example:
+      rsdata sample dota demo/dota
+      rsdata convert demo/dota --recipe dota -o demo/table
+      rsdata stats demo/table
+    """
+
+
+def run() -> None:
+    """The console script."""
+    without_pandas()
+    main()
+
+
+@main.command()
+@click.argument(
+    "sources", nargs=-1, required=True, metavar="SOURCE...", type=click.Path(exists=True, path_type=Path)
+)
+@click.option("-o", "--output", "table", type=_FOLDER, help="Folder of the table; not needed with --dry-run.")
+@_recipe
+@click.option("--format", "format_name", help="A grammar (see `rsdata formats`), for private dumps.")
+@click.option("--name", help="Name of the dataset in the table.  [default: the recipe's or format's]")
+@click.option("--images", help="With --format: pattern of the images, such as 'img/*.*'.")
+@click.option("--annotations", help="With --format: pattern of the annotations, such as 'lab/*.txt'.")
+@click.option(
+    "--option", "pairs", multiple=True, metavar="KEY=VALUE", help="Of the reader, such as min_area=10."
+)
+@click.option("--split", "splits", multiple=True, help="Split to convert; repeatable.  [default: all]")
+@_captions
+@_large_count
+@click.option("--workers", type=click.IntRange(1), help="Processes.  [default: the number of cores]")
+@_seed
+@click.option("--no-images", is_flag=True, help="Leave the bytes of the images out of the table.")
+@click.option("--annotations-only", is_flag=True, help="Open no image: size from the label, no hash.")
+@click.option("--dry-run", is_flag=True, help="Check everything, write nothing, list every rejection.")
+@click.option("--strict", is_flag=True, help="Exit with 1 if anything was rejected or dropped.")
+@_overwrite
+@_json
+def convert(
+    sources: tuple[Path, ...],
+    table: Path | None,
+    recipe: str | None,
+    format_name: str | None,
+    name: str | None,
+    images: str | None,
+    annotations: str | None,
+    pairs: tuple[str, ...],
+    strict: bool,
+    as_json: bool,
+    workers: int | None,
+    **chosen: Any,
+) -> None:
+    """Convert raw dumps (SOURCE: folders as their publisher ships them) into one table.
+
+    \b
+    Example:
+      rsdata convert ~/data/DOTA --recipe dota -o tables/dota
+      rsdata convert ~/mine --format coco --images 'jpg/**.*' --annotations labels.json -o tables/mine
+    """
+    with _errors():
+        import os
+
+        from rsdata import box_to_caption
+        from rsdata import convert as flow
+        from rsdata.shard import Options
+
+        with _usage():
+            if table is None and not chosen["dry_run"]:
+                raise RecipeError("name the table to write: -o FOLDER (or --dry-run)")
+            found = _chosen_recipe(recipe, format_name, name, images, annotations, pairs)
+            found.check_splits(chosen["splits"])
+            if chosen["captions"] != "none":
+                box_to_caption.check(chosen["captions"], large_count=chosen["large_count"])
+        options = Options(workers=workers or os.cpu_count() or 1, **chosen)
+        with _progress() as advance:
+            outcome = flow.convert(sources, table, found, options, advance, _say)
+        if as_json:
+            listed = [item._asdict() for item in outcome.rejections] if options.dry_run else None
+            click.echo(
+                json.dumps({**outcome.manifest, **({"rejections": listed} if options.dry_run else {})})
+            )
+        else:
+            for line in _report(outcome, table, options.dry_run):
+                click.echo(line)
+        reasons = outcome.manifest["reasons"]
+        if strict and (reasons["rejected"] or reasons["dropped"]):
+            raise RsdataError("--strict: something was rejected or dropped (see above)")
+
+
+@main.command()
+@click.argument("tables", nargs=-1, required=True, metavar="TABLE...", type=_FOLDER)
+@_json
+def stats(tables: tuple[Path, ...], as_json: bool) -> None:
+    """Audit tables: images, captions, objects by class, words, sizes, splits, rejections.
+
+    \b
+    Example:
+      rsdata stats tables/dota tables/rsicd
+    """
+    with _errors():
+        from rsdata import stats as audit
+
+        report = audit.audit(tables)
+        click.echo(json.dumps(report, ensure_ascii=False) if as_json else audit.render(report))
+
+
+@main.command()
+@click.argument("name", required=False)
+@_json
+def formats(name: str | None, as_json: bool) -> None:
+    """List the grammars that are read, or describe the one called NAME.
+
+    \b
+    Example:
+      rsdata formats coco
+    """
+    with _errors():
+        from rsdata import formats as grammars
+
+        if name is None:
+            titles = {each: _title(grammars.load(each)) for each in grammars.names()}
+            _list(titles, as_json)
+            return
+        with _usage():
+            module = grammars.load(name)
+        options = _options_of(module)
+        if as_json:
+            click.echo(json.dumps({"name": name, "layouts": module.LAYOUTS, "options": options}))
+            return
+        click.echo(f"{name}: {(module.__doc__ or '').strip()}\n")
+        click.echo("Layouts tried without a recipe (images, annotations):")
+        for left, right in module.LAYOUTS:
+            click.echo(f"  {left}  {right}")
+        for key, value in options.items():
+            click.echo(f"Option {key}, default {value!r}")
+
+
+@main.command()
+@click.argument("name", required=False)
+@_json
+def recipes(name: str | None, as_json: bool) -> None:
+    """List the datasets that convert by name, or print the recipe called NAME (TOML, to copy from).
+
+    \b
+    Example:
+      rsdata recipes dior > mine.toml
+    """
+    with _errors():
+        from rsdata import recipes as shipped
+
+        if name is None:
+            found = {each: shipped.load(each) for each in shipped.names()}
+            _list({each: f"{recipe.title} ({recipe.format})" for each, recipe in found.items()}, as_json)
+            return
+        with _usage():
+            recipe = shipped.load(name)
+        if as_json:
+            keys = ("name", "title", "homepage", "licence", "citation", "format", "paper")
+            facts = {key: getattr(recipe, key) for key in keys}
+            click.echo(json.dumps({**facts, "splits": list(recipe.splits), "classes": recipe.nouns}))
+        else:
+            click.echo(shipped.path_of(name).read_text(encoding="utf-8"), nl=False)
+
+
+@main.command()
+@click.argument("name", metavar="RECIPE|FORMAT")
+@click.argument("folder", metavar="DIR", type=_FOLDER)
+@click.option("--images", type=click.IntRange(1), default=12, show_default=True, help="Of the first split.")
+@click.option("--size", default="256x256", show_default=True, metavar="WxH", help="Of each image, in pixels.")
+@click.option(
+    "--objects", "most", type=click.IntRange(1), default=12, show_default=True, help="At most, an image."
+)
+@click.option("--split", "splits", multiple=True, help="Split to write; repeatable.")
+@_seed
+def sample(name: str, folder: Path, size: str, **options: Any) -> None:
+    """Draw overhead scenes and write them in the raw layout of a recipe or format, with exact truth.
+
+    It shows the files that `rsdata convert` expects, and gives something to try it on.
+
+    \b
+    Example:
+      rsdata sample loveda demo/loveda --images 20
+    """
+    with _errors():
+        from rsdata import formats as grammars
+        from rsdata import recipes as shipped
+        from rsdata import samples
+
+        with _usage():
+            known = name in shipped.names() or name.endswith(".toml") or name not in grammars.names()
+            recipe = shipped.load(name) if known else shipped.from_format(name)
+            width, _, height = size.lower().partition("x")
+            if not (
+                width.isdigit()
+                and height.isdigit()
+                and 32 <= int(width) <= 8192
+                and 32 <= int(height) <= 8192
+            ):
+                raise RecipeError(f"--size {size}: expected WIDTHxHEIGHT, each of 32 to 8192 pixels")
+            written = samples.write(recipe, folder, size=(int(width), int(height)), **options)
+        for path in written:
+            click.echo(path)
+        if getattr(recipe.reader, "NUMERIC", False) and not known:
+            _say(f"{len(written)} files; a recipe must say what their numbers mean (see `rsdata recipes`)")
+        else:
+            flag = "--recipe" if known else "--format"
+            _say(f"{len(written)} files; convert them: rsdata convert {folder} {flag} {name} -o TABLE")
+
+
+@main.command()
+@click.argument("table", type=_FOLDER)
+@click.option("-o", "--output", required=True, type=_FOLDER, help="Folder of the new table.")
+@_captions
+@_large_count
+@_seed
+@_overwrite
+@_json
+def caption(table: Path, output: Path, captions: str, as_json: bool, **options: Any) -> None:
+    """Write the captions of TABLE anew into another table; captions that people wrote are kept.
+
+    \b
+    Example:
+      rsdata caption tables/dota -o tables/dota-a2c --captions a2c
+    """
+    with _errors():
+        from rsdata import box_to_caption
+        from rsdata import caption as recaption
+
+        with _usage():
+            if captions != "none":
+                box_to_caption.check(captions, large_count=options["large_count"])
+        manifest = recaption.caption(table, output, captions, **options)
+        images, count = manifest["images"]["written"], manifest["captions"]
+        click.echo(
+            json.dumps(manifest)
+            if as_json
+            else f"{output}: {images:,} images, {count:,} captions ({captions})"
+        )
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """What a user can cause ends with one line on stderr and its exit code, not with a traceback."""
+    try:
+        yield
+    except BrokenPipeError:  # the reader of stdout has seen enough, as `head` does: click ends in silence
+        raise
+    except (RsdataError, OSError) as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        click.echo("Interrupted: no table was written; the same command starts again", err=True)
+        sys.exit(INTERRUPTED)
+
+
+@contextmanager
+def _usage() -> Iterator[None]:
+    """What is wrong inside is the command line (exit code 2)."""
+    try:
+        yield
+    except RecipeError as error:
+        raise click.UsageError(str(error), click.get_current_context()) from error
+
+
+@contextmanager
+def _progress() -> Iterator[Any]:
+    """A bar on stderr, where stderr is a terminal; yields the function that moves it."""
+    from tqdm import tqdm
+
+    with tqdm(unit=" images", disable=None, leave=False, file=sys.stderr) as bar:
+        yield bar.update
+
+
+def _say(message: str) -> None:
+    click.echo(message, err=True)
+
+
+def _chosen_recipe(
+    recipe: str | None,
+    format_name: str | None,
+    name: str | None,
+    images: str | None,
+    annotations: str | None,
+    pairs: Sequence[str],
+) -> Recipe:
+    """The recipe that the options of `convert` name. Raises RecipeError."""
+    from rsdata import recipes as shipped
+
+    if bool(recipe) == bool(format_name):
+        raise RecipeError("name the dataset (--recipe NAME) or the grammar (--format NAME), one of them")
+    options = dict(map(_pair, pairs))
+    if recipe:
+        if images or annotations:
+            raise RecipeError("--images and --annotations go with --format; a recipe has patterns of its own")
+        found = shipped.load(recipe)
+    else:
+        found = shipped.from_format(str(format_name), images, annotations)
+        if getattr(found.reader, "NUMERIC", False):
+            raise RecipeError(
+                f"the labels of {found.format} are numbers: a recipe must say what they mean; copy one "
+                f"(`rsdata recipes loveda > mine.toml`), name the classes, and give it as --recipe mine.toml"
+            )
+    return shipped.adapted(found, name, options)
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    """KEY=VALUE, the value as TOML where it is any, else as text."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"--option {text}: expected KEY=VALUE")
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value
+
+
+def _report(outcome: Any, table: Path | None, dry_run: bool) -> Iterator[str]:
+    """The end of a conversion for people: the account, the paper's counts, what was left out and why."""
+    from rsdata import paper, tables
+    from rsdata.convert import as_line
+
+    manifest = outcome.manifest
+    images, objects = manifest["images"], manifest["objects"]
+    splits = ", ".join(f"{split} {held['rows']:,}" for split, held in manifest["splits"].items())
+    where = "dry run, nothing written" if dry_run else table
+    yield f"{where}: {splits} images, {manifest['captions']:,} captions"
+    parts = " + ".join(f"{images[key]:,} {key}" for key in ("written", "duplicates", "leaks", "rejected"))
+    yield f"images: {images['found']:,} found = {parts}"
+    parts = " + ".join(f"{objects[key]:,} {key}" for key in ("written", "dropped"))
+    yield f"objects: {objects['found']:,} found = {parts}"
+    for name, dataset in manifest["datasets"].items():
+        stated = dataset["paper"]
+        yield from paper.lines(name, stated, paper.found([dataset], stated.get("splits", ())))
+    if dry_run:
+        yield from (f"{item.action}: {as_line(item)}" for item in outcome.rejections)
+        return
+    shown: dict[tuple[str, str], list[str]] = {}
+    for item in outcome.rejections:
+        shown.setdefault((item.action, item.code), []).append(as_line(item))
+    for action in ("rejected", "dropped", "repaired"):
+        for (kind, code), lines in sorted(shown.items()):
+            if kind == action:
+                yield f"{action} {len(lines):,} with {code}, such as"
+                yield from (f"  {line}" for line in lines[:EXAMPLES])
+    if shown and table is not None:
+        yield f"all of them: {table / tables.REJECTIONS}; the codes: docs/failures.md"
+
+
+def _list(titles: Mapping[str, str], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(titles))
+        return
+    width = max(map(len, titles))
+    for name, title in titles.items():
+        click.echo(f"{name:<{width}}  {title}")
+
+
+def _title(module: Any) -> str:
+    return str(module.__doc__).strip().partition("\n")[0].rstrip(".:")
+
+
+def _options_of(module: Any) -> dict[str, Any]:
+    import inspect
+
+    return {name: held.default for name, held in list(inspect.signature(module.read).parameters.items())[3:]}
