@@ -91,7 +91,7 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
     show_default=True,
     help="Steps between checkpoints; each epoch ends with one too.",
 )
-def train(tables: tuple[Path, ...], output: Path, config: Path | None, resume: bool, **options: Any) -> None:  # noqa: ANN401
+def train(tables: tuple[Path, ...], output: Path, config: Path | None, resume: bool, **options: Any) -> None:
     """Train a CLIP model on TABLES.
 
     OUTPUT becomes a folder that plain open_clip opens as local-dir:OUTPUT. A run that was interrupted (exit
@@ -148,7 +148,7 @@ def evaluate(
     model: str | None,
     tables: tuple[Path, ...],
     as_json: bool,
-    **options: Any,  # noqa: ANN401
+    **options: Any,
 ) -> None:
     """Evaluate a model by TASK: retrieval.
 
@@ -179,6 +179,8 @@ def errors() -> Iterator[None]:
         if error.name not in ("torch", "open_clip", "safetensors"):
             raise
         raise click.ClickException("rsclip needs the train extra: pip install 'rsdata[train]'") from error
+    except BrokenPipeError:  # the reader of stdout has seen enough: click ends in silence
+        raise
     except (RsdataError, OSError) as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(getattr(error, "exit_code", 1))

@@ -82,9 +82,9 @@ def train(sources: Sequence[Path], run: Path, config: Config, resume: bool = Fal
 
     Returns steps, images (seen by this call), loss (of the last step), images_per_second and what was left
     out: without_image, without_captions (rows) and unreadable (image ids).
-    Raises RsdataError on tables or weights that do not serve, on a loss that is not finite, and, with
-    `resume`, on a run that was started with other options or on other tables; RunInterruptedError on SIGINT
-    or SIGTERM.
+    Raises RsdataError on tables or weights that do not serve, where no image can be decoded, on a loss that
+    is not finite, and, with `resume`, on a run that was started with other options or on other tables;
+    RunInterruptedError on SIGINT or SIGTERM.
     """
     saved = _saved_state(run, resume)
     corpus = [(table, data.splits_of(table, config.split, "train")) for table in sources]
@@ -112,7 +112,7 @@ def fit(
     config: Config,
     state: dict[str, Any],
 ) -> dict[str, Any]:
-    """The loop: from step `state["step"]` to the last, saving `state` on the way. Returns as `train` does."""
+    """The loop: from step `state["step"]` to the last, saving `state` on the way; the rest as `train`."""
     per_epoch = data.steps_in_epoch(len(rows), config.batch_size)
     start, total = state["step"], config.epochs * per_epoch
     device = torch.device(str(config.device))
@@ -142,6 +142,8 @@ def fit(
             log.bar.update()
             if stopped and step < total:
                 raise RunInterruptedError(f"{run}: stopped after step {step} of {total}; go on with --resume")
+    if not seen and start < total:
+        raise RsdataError(f"nothing was learnt: none of the {len(rows)} images could be decoded")
     return {
         "steps": total,
         "images": seen,

@@ -155,6 +155,13 @@ def test_training_lifts_retrieval_far_above_chance(tmp_path):
     assert result["mean_recall"] > 4 * result["chance_mean_recall"]
 
 
+def test_a_run_without_any_readable_image_fails(tmp_path):
+    broken = [row(f"broken{i}", "train", b"no image", ["a ship"]) for i in range(4)]
+    table = write_table(tmp_path / "table", broken)
+    with pytest.raises(RsdataError, match="none of the 4 images could be decoded"):
+        train.train([table], tmp_path / "run", replace(SMALL, epochs=1, batch_size=2))
+
+
 def test_bf16_and_wholly_unreadable_batches_do_not_stop_a_run(tmp_path):
     rows = shape_rows(4, "train") + [
         row(f"broken{i}", "train", b"\xff\xd8\xff", ["a ship"]) for i in range(4)
