@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import pairwise, repeat
+from itertools import repeat
 from typing import Any, overload
 
 import numpy as np
@@ -59,23 +59,19 @@ class Columns:
         return [self.names[code][0] for code in self.codes.tolist()]
 
     @cached_property
-    def boxes(self) -> list[Box]:
-        """All rows as Boxes."""
-        values = self.polygons.values.to_numpy().tolist()
-        ends = self.polygons.offsets.to_numpy().tolist()
-        missing = self.polygons.is_null().to_numpy(zero_copy_only=False).tolist()
-        return self._boxes(
-            None if none else values[a:b] for (a, b), none in zip(pairwise(ends), missing, strict=True)
-        )
-
-    @cached_property
     def outlines(self) -> list[Box]:
         """All rows as Boxes without their polygons, which are most of the work."""
-        return self._boxes(repeat(None, len(self.codes)))
+        return self._boxes(0, len(self.codes), repeat(None, len(self.codes)))
 
-    def _boxes(self, polygons: Iterable[list[float] | None]) -> list[Box]:
-        raws = [self.names[code][1] for code in self.codes.tolist()]
-        rows = zip(self.labels, raws, *self.edges.T.tolist(), polygons, repeat((), len(raws)), strict=True)
+    def boxes(self, start: int, stop: int) -> list[Box]:
+        """The rows from `start` to `stop` as Boxes."""
+        return self._boxes(start, stop, self.polygons.slice(start, stop - start).to_pylist())
+
+    def _boxes(self, start: int, stop: int, polygons: Iterable[list[float] | None]) -> list[Box]:
+        labels = self.labels[start:stop]
+        raws = [self.names[code][1] for code in self.codes[start:stop].tolist()]
+        edges = self.edges[start:stop].T.tolist()
+        rows = zip(labels, raws, *edges, polygons, repeat((), len(labels)), strict=True)
         return list(map(Box._make, rows))
 
     @cached_property
@@ -127,7 +123,7 @@ class Boxes(Sequence[Box]):
         return repr(self._all())
 
     def _all(self) -> list[Box]:
-        return self.columns.boxes[self.start : self.stop]
+        return self.columns.boxes(self.start, self.stop)
 
 
 def labels(boxes: Sequence[Box]) -> list[str]:

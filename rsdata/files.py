@@ -6,6 +6,7 @@ up in the index of files that are really there (so no `..` or absolute path can 
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
@@ -15,8 +16,11 @@ from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
+from itertools import repeat
 from pathlib import Path
 from typing import IO, Any, NamedTuple
+
+import msgspec
 
 from rsdata.errors import AnnotationError, RecipeError
 from rsdata.records import Rejection
@@ -248,6 +252,8 @@ class Element(NamedTuple):
 
 _DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
 _SPACE = re.compile(r"[ \t\n\r]*")
+_HEAD = 1024
+"""Bytes by which an array is looked for in its file: to look for all of it takes seconds."""
 _DECODER = json.JSONDecoder()
 _LONE_SURROGATE = re.compile(
     r"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
@@ -338,17 +344,48 @@ def scan_json(text: str, path: str) -> Iterator[Element]:
 def element_lines(root: Path, path: str, element: str) -> Sequence[int]:
     """The 1-based line of each element (of a JSON array, or of an XML tag); as far as the file parses."""
     lines = array("q")
-    try:
-        text, _ = read_text(root, path)
+    with suppress(AnnotationError, OSError):
         if path.lower().endswith(".xml"):
-            lines.extend(_xml_lines(text, element))
+            lines.extend(_xml_lines(read_text(root, path)[0], element))
+        elif (found := _json_lines((root / path).read_bytes(), element)) is not None:
+            lines.extend(found)
         else:
-            for item in scan_json(text, path):
+            for item in scan_json(read_text(root, path)[0], path):
                 if item.key == element and item.index >= 0:
                     lines.append(item.line)
-    except AnnotationError:
-        pass
     return lines
+
+
+def _json_lines(data: bytes, element: str) -> Iterator[int] | None:
+    """The lines of an array's elements, None where the whole is not JSON as it should be.
+
+    Several times faster than scan_json, for files of a million elements: each is found as text.
+    """
+    data = data.removeprefix(codecs.BOM_UTF8)
+    if b"\r" in data:
+        data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    try:
+        whole = bytes(msgspec.json.decode(data, type=dict[str, msgspec.Raw]).get(element, b"[]"))
+        texts = msgspec.json.decode(whole, type=list[msgspec.Raw])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    if b"\n" not in data.rstrip():
+        return repeat(1, len(texts))
+    start = data.find(whole[:_HEAD])
+    while not data.startswith(whole, start):
+        start = data.find(whole[:_HEAD], start + 1)
+    return _places(data, start + 1, texts)
+
+
+def _places(data: bytes, at: int, texts: Sequence[msgspec.Raw]) -> Iterator[int]:
+    """The line of each of `texts`, which follow each other in `data` from `at` with commas between."""
+    line = 1 + data.count(b"\n", 0, at)
+    for text in map(bytes, texts):
+        place = data.find(text, at)
+        line += data.count(b"\n", at, place)
+        yield line
+        line += text.count(b"\n")
+        at = place + len(text)
 
 
 def undeclared(text: str) -> str:

@@ -217,11 +217,12 @@ def _records(
             boxes: Sequence[Box] = Boxes(columns, number)
             mine = lines[bounds[number] : bounds[number + 1]]
             if strange[number]:
-                boxes, indices, mine = [], mine, []
+                usual, indices = iter(boxes), mine
+                boxes, mine = [], []
                 for row, index in zip(range(*(own[number : number + 2] - own[0])), indices, strict=True):
-                    box = columns.boxes[row] if not odd[rows[row]] else None
+                    box: Box | None = next(usual)
                     problem = ""
-                    if box is None:
+                    if odd[rows[row]]:
                         box, problem = _box(rest[rows[row]], labels, classes, image, corners)
                     if problem:
                         action = "dropped" if box is None else "repaired"

@@ -279,3 +279,23 @@ def test_an_image_of_another_folder_is_not_taken_for_the_one_named(tmp_path: Pat
     assert dump.find("train/1.jpg", ("images/", "")) is None
     assert dump.find("1.jpg", ("images/", "")) == "images/val/1.jpg"
     assert dump.find("JPEGImages/2.jpg", ("images/", "")) == "images/2.jpg"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("indent", [None, 1])
+def test_the_lines_of_elements_found_as_text_are_those_of_the_scan(
+    tmp_path: Path, indent: int | None, end: str
+) -> None:
+    alike = [{"id": number, "name": "x" * 50, "part": [number, [1]]} for number in range(40)]
+    document = {
+        "first": [*alike, {"id": "other"}],
+        "text": "[1]",
+        "second": [*alike, {"id": 40}],
+        "third": [1, 1, 11],
+    }
+    text = json.dumps(document, indent=indent).replace("\n", end)
+    (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    for key in ("first", "second", "third"):
+        scan = [item.line for item in files.scan_json(text.replace(end, "\n"), "a.json") if item.key == key]
+        assert list(files.element_lines(tmp_path, "a.json", key)) == scan
+    assert scan[-1] > 100 or indent is None
