@@ -39,7 +39,7 @@ def caption(
         raise TableError(f"{output}: the table is read while the new one is written; name another folder")
     choice = {"captions": template, "large_count": large_count, "seed": seed}
     about = {**tables.about(table), **choice}
-    words = Words(about.get("irregular", {}))
+    words = {name: Words(held["irregular"]) for name, held in about["datasets"].items()}
     staging = tables.stage(output, overwrite)
     written = 0
     try:
@@ -71,19 +71,19 @@ def _row_groups(path: Path) -> Iterator[pa.Table]:
         raise TableError(f"{path}: damaged: {error}") from error
 
 
-def _recaptioned(rows: pa.Table, about: Mapping[str, Any], words: Words) -> pa.Table:
+def _recaptioned(rows: pa.Table, about: Mapping[str, Any], words: Mapping[str, Words]) -> pa.Table:
     """A row group with its captions and their source replaced, but for those of people."""
     captions: list[Sequence[str]] = []
     sources: list[str | None] = []
-    columns = ("image_id", "width", "height", "captions", "caption_source")
+    columns = ("image_id", "dataset", "width", "height", "captions", "caption_source")
     values = zip(*(rows[name].to_pylist() for name in columns), _boxes(rows["objects"]), strict=True)
-    for image_id, width, height, old, source, boxes in values:
+    for image_id, dataset, width, height, old, source, boxes in values:
         if source != HUMAN and about["captions"] == "none":
             old, source = [], None
         elif source != HUMAN:
             record = Record("", boxes, width, height)
             options = {"seed": about["seed"], "large_count": about["large_count"]}
-            old = box_to_caption.captions(record, image_id, about["captions"], words, **options)
+            old = box_to_caption.captions(record, image_id, about["captions"], words[dataset], **options)
             source = about["captions"] if old else None
         captions.append(old)
         sources.append(source)

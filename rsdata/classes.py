@@ -13,13 +13,17 @@ class Classes(dict[str, str]):
 
     Labels are compared with case, `-`, `_` and blanks folded away, because mirrors of one dataset differ in
     them ("Expressway-toll-station", "expressway toll station"). Without a recipe (`nouns` None) a label is
-    its own noun, unless it is a mere number. `ignored` are labels that are known and not wanted.
+    its own noun, unless it is a mere number; with `keep_unknown` so is one that a recipe leaves out.
+    `ignored` are labels that are known and not wanted.
     """
 
-    def __init__(self, nouns: Mapping[str, str] | None, ignored: Collection[str] = ()) -> None:
+    def __init__(
+        self, nouns: Mapping[str, str] | None, ignored: Collection[str] = (), keep_unknown: bool = False
+    ) -> None:
         super().__init__(nouns or {})
         self.ignored = frozenset(ignored)
-        self._open = nouns is None
+        self._open = nouns is None or keep_unknown
+        self._nouns = nouns
         self._folded = {_fold(raw): noun for raw, noun in (nouns or {}).items()}
         self._folded_ignored = frozenset(map(_fold, ignored))
 
@@ -27,10 +31,12 @@ class Classes(dict[str, str]):
         folded = _fold(raw)
         if folded in self._folded_ignored:
             noun = ""
+        elif folded in self._folded:
+            noun = self._folded[folded]
         elif self._open:
             noun = _LOOSE.sub(" ", raw).strip() if re.search(r"[^\W\d_]", raw) else ""
         else:
-            noun = self._folded.get(folded, "")
+            noun = ""
         self[raw] = noun
         return noun
 
@@ -38,8 +44,12 @@ class Classes(dict[str, str]):
         """Whether `raw` is left out on purpose."""
         return raw in self.ignored or _fold(raw) in self._folded_ignored
 
-    def __reduce__(self) -> tuple[type[Classes], tuple[dict[str, str] | None, frozenset[str]]]:
-        return Classes, (None if self._open else dict(self), self.ignored)
+    def lists(self, raw: str) -> bool:
+        """Whether a recipe names `raw`, as a class or as left out on purpose."""
+        return _fold(raw) in self._folded or self.ignores(raw)
+
+    def __reduce__(self) -> tuple[type[Classes], tuple[Mapping[str, str] | None, frozenset[str], bool]]:
+        return Classes, (self._nouns, self.ignored, self._open)
 
 
 def _fold(raw: str) -> str:

@@ -21,6 +21,7 @@ from rsdata.errors import RecipeError, RsdataError
 
 if TYPE_CHECKING:
     from rsdata.recipes import Recipe
+    from rsdata.tiles import Tiling
 
 INTERRUPTED = 3
 EXAMPLES = 2
@@ -40,7 +41,7 @@ _large_count = click.option(
 _seed = click.option("--seed", type=int, default=0, show_default=True, help="Of all that is drawn by chance.")
 _overwrite = click.option("--overwrite", is_flag=True, help="Replace a finished table.")
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-_recipe = click.option("--recipe", help="A dataset by name (see `rsdata recipes`), or a TOML file.")
+_recipe = click.option("--recipe", help="A dataset or corpus by name (see `rsdata recipes`), or a TOML file.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -76,6 +77,12 @@ def run() -> None:
     "--option", "pairs", multiple=True, metavar="KEY=VALUE", help="Of the reader, such as min_area=10."
 )
 @click.option("--split", "splits", multiple=True, help="Split to convert; repeatable.  [default: all]")
+@click.option(
+    "--tile",
+    metavar="SIZE[:OVERLAP]",
+    help='Cut larger images into windows of SIZE pixels; "none": whole.  [default: the recipe\'s]',
+)
+@click.option("--visible", type=float, help="Share of an object that a window must show.  [default: 0.5]")
 @_captions
 @_large_count
 @click.option("--workers", type=click.IntRange(1), help="Processes.  [default: the number of cores]")
@@ -95,6 +102,8 @@ def convert(
     images: str | None,
     annotations: str | None,
     pairs: tuple[str, ...],
+    tile: str | None,
+    visible: float | None,
     strict: bool,
     as_json: bool,
     workers: int | None,
@@ -102,28 +111,52 @@ def convert(
 ) -> None:
     """Convert raw dumps (SOURCE: folders as their publisher ships them) into one table.
 
+    Without --recipe and --format the one that fits is found. With the name of a corpus, such as remoteclip,
+    SOURCE is the folder that holds its datasets.
+
     \b
     Example:
       rsdata convert ~/data/DOTA --recipe dota -o tables/dota
       rsdata convert ~/mine --format coco --images 'jpg/**.*' --annotations labels.json -o tables/mine
+      rsdata convert ~/data --recipe remoteclip -o tables/remoteclip
     """
     with _errors():
         import os
 
-        from rsdata import box_to_caption
+        from rsdata import box_to_caption, corpora
         from rsdata import convert as flow
         from rsdata.shard import Options
 
+        corpus = None
         with _usage():
             if table is None and not chosen["dry_run"]:
                 raise RecipeError("name the table to write: -o FOLDER (or --dry-run)")
-            found = _chosen_recipe(recipe, format_name, name, images, annotations, pairs)
-            found.check_splits(chosen["splits"])
+            if recipe in corpora.names():
+                _alone_with_corpus(sources, format_name, name, images, annotations, pairs)
+                corpus = corpora.load(recipe)
+            else:
+                found = _chosen_recipe(sources, recipe, format_name, name, images, annotations, pairs)
+                found = _tiled(found, tile, visible)
+                found.check_splits(chosen["splits"])
             if chosen["captions"] != "none":
                 box_to_caption.check(chosen["captions"], large_count=chosen["large_count"])
         options = Options(workers=workers or os.cpu_count() or 1, **chosen)
         with _progress() as advance:
-            outcome = flow.convert(sources, table, found, options, advance, _say)
+            if corpus is None:
+                outcome = flow.convert(sources, table, found, options, advance, _say)
+            else:
+                parts, missing = corpora.find(corpus, sources[0], options.splits)
+                for line in corpora.told(missing):
+                    _say(line)
+                if not parts:
+                    raise RecipeError(f"{sources[0]}: no folder here is a dataset of {corpus.name}")
+                parts = [part._replace(recipe=_tiled(part.recipe, tile, visible)) for part in parts]
+                facts = {
+                    **corpus.facts,
+                    "dataset": corpus.name,
+                    "missing": [each.recipe.name for each in missing],
+                }
+                outcome = flow.build(parts, table, facts, options, advance, _say)
         if as_json:
             listed = [item._asdict() for item in outcome.rejections] if options.dry_run else None
             click.echo(
@@ -131,6 +164,8 @@ def convert(
             )
         else:
             for line in _report(outcome, table, options.dry_run):
+                click.echo(line)
+            for line in corpora.lines(corpus, outcome.manifest["datasets"]) if corpus else ():
                 click.echo(line)
         reasons = outcome.manifest["reasons"]
         if strict and (reasons["rejected"] or reasons["dropped"]):
@@ -166,6 +201,7 @@ def formats(name: str | None, as_json: bool) -> None:
     """
     with _errors():
         from rsdata import formats as grammars
+        from rsdata.recipes import reader_options
 
         if name is None:
             titles = {each: _title(grammars.load(each)) for each in grammars.names()}
@@ -173,7 +209,7 @@ def formats(name: str | None, as_json: bool) -> None:
             return
         with _usage():
             module = grammars.load(name)
-        options = _options_of(module)
+        options = reader_options(module)
         if as_json:
             click.echo(json.dumps({"name": name, "layouts": module.LAYOUTS, "options": options}))
             return
@@ -325,7 +361,47 @@ def _say(message: str) -> None:
     click.echo(message, err=True)
 
 
+def _alone_with_corpus(sources: Sequence[Path], *others: Any) -> None:
+    if len(sources) > 1:
+        raise RecipeError("a corpus takes one SOURCE: the folder that holds its datasets")
+    if any(others):
+        raise RecipeError("a corpus goes without --format, --name, --images, --annotations and --option")
+
+
+def _tiled(recipe: Recipe, tile: str | None, visible: float | None) -> Recipe:
+    """`recipe` with the tiling that the command line names. Raises RecipeError."""
+    import re
+
+    from rsdata import recipes as shipped
+    from rsdata.tiles import Tiling
+
+    tiling = recipe.tiling
+    if tile == "none":
+        tiling = None
+    elif tile is not None:
+        hit = re.fullmatch(r"(\d+)(?::(\d+))?", tile)
+        if not hit:
+            raise RecipeError(f"--tile {tile}: expected SIZE or SIZE:OVERLAP in pixels, or none")
+        share = tiling.visible if tiling else Tiling.visible
+        tiling = _sized(int(hit[1]), int(hit[2] or 0), share)
+    if visible is not None:
+        if tiling is None:
+            raise RecipeError("--visible goes with --tile")
+        tiling = _sized(tiling.size, tiling.overlap, visible)
+    return shipped.adapted(recipe, None, {}, tiling)
+
+
+def _sized(size: int, overlap: int, visible: float) -> Tiling:
+    from rsdata.tiles import Tiling
+
+    try:
+        return Tiling(size, overlap, visible)
+    except ValueError as error:
+        raise RecipeError(f"--tile: {error}") from error
+
+
 def _chosen_recipe(
+    sources: Sequence[Path],
     recipe: str | None,
     format_name: str | None,
     name: str | None,
@@ -333,13 +409,17 @@ def _chosen_recipe(
     annotations: str | None,
     pairs: Sequence[str],
 ) -> Recipe:
-    """The recipe that the options of `convert` name. Raises RecipeError."""
+    """The recipe that the options of `convert` name, or the dumps fit. Raises RecipeError."""
     from rsdata import recipes as shipped
 
-    if bool(recipe) == bool(format_name):
-        raise RecipeError("name the dataset (--recipe NAME) or the grammar (--format NAME), one of them")
+    if recipe and format_name:
+        raise RecipeError("name the dataset (--recipe NAME) or the grammar (--format NAME), not both")
     options = dict(map(_pair, pairs))
-    if recipe:
+    if not recipe and not format_name:
+        if images or annotations:
+            raise RecipeError("--images and --annotations go with --format")
+        found = _detected(sources)
+    elif recipe:
         if images or annotations:
             raise RecipeError("--images and --annotations go with --format; a recipe has patterns of its own")
         found = shipped.load(recipe)
@@ -351,6 +431,21 @@ def _chosen_recipe(
                 f"(`rsdata recipes loveda > mine.toml`), name the classes, and give it as --recipe mine.toml"
             )
     return shipped.adapted(found, name, options)
+
+
+def _detected(sources: Sequence[Path]) -> Recipe:
+    """The recipe or format that all sources fit. Raises RecipeError."""
+    from rsdata.detect import detect
+
+    found = [detect(source) for source in sources]
+    for source, other in zip(sources, found, strict=True):
+        if other.name != found[0].name:
+            raise RecipeError(
+                f"{sources[0]} is of {found[0].name}, {source} of {other.name}: convert each alone"
+            )
+    kind = "recipe" if found[0].title else "format"
+    _say(f"taken for {kind} {found[0].name}")
+    return found[0]
 
 
 def _pair(text: str) -> tuple[str, Any]:
@@ -407,9 +502,3 @@ def _list(titles: Mapping[str, str], as_json: bool) -> None:
 
 def _title(module: Any) -> str:
     return str(module.__doc__).strip().partition("\n")[0].rstrip(".:")
-
-
-def _options_of(module: Any) -> dict[str, Any]:
-    import inspect
-
-    return {name: held.default for name, held in list(inspect.signature(module.read).parameters.items())[3:]}

@@ -1,4 +1,4 @@
-"""The flow: plan → shards (read, check, caption, write) → account → table.
+"""The flow: plan → shards (read, check, cut, caption, write) → account → table.
 
 Every image of the plan ends as a row or as a rejection, and the run fails rather than lose one:
 images found = written + duplicates + leaks + rejected.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +28,8 @@ from rsdata.words import Words
 
 SHARD_BYTES = 256 << 20
 SHARD_ROWS = 10_000
+FRAME_BYTES = 1 << 20
+"""What a frame of a film counts for."""
 
 
 class Outcome(NamedTuple):
@@ -37,44 +39,101 @@ class Outcome(NamedTuple):
     rejections: list[Rejection]
 
 
+class Part(NamedTuple):
+    """A dump to convert, and the recipe for it; splits: which of them, all if none."""
+
+    recipe: Recipe
+    source: Path
+    splits: Sequence[str] = ()
+
+
+@dataclass
+class _Tally:
+    """The running count of one dataset. images, objects: by split."""
+
+    recipe: Recipe
+    images: Counter[str] = field(default_factory=Counter)
+    objects: Counter[str] = field(default_factory=Counter)
+    rows: int = 0
+    rejected: int = 0
+    objects_written: int = 0
+    captions: int = 0
+    labels: Counter[str] = field(default_factory=Counter)
+    unclaimed: int = 0
+
+    def counts(self) -> dict[str, Any]:
+        """Images and objects found and what became of them, and captions."""
+        found, objects = self.images.total(), self.objects.total()
+        images = {
+            "found": found,
+            "written": self.rows,
+            "duplicates": 0,
+            "leaks": 0,
+            "rejected": self.rejected,
+        }
+        dropped = objects - self.objects_written
+        held = {"found": objects, "written": self.objects_written, "dropped": dropped}
+        return {"images": images, "objects": held, "captions": self.captions}
+
+    def entry(self) -> dict[str, Any]:
+        """What the manifest says of the dataset."""
+        splits = self.images.keys() - {""}
+        return {
+            **self.counts(),
+            "splits": {
+                split: {"images": self.images[split], "objects": self.objects[split]}
+                for split in self.images
+                if split in splits
+            },
+            "classes": dict(sorted(self.labels.items())),
+            "unclaimed": self.unclaimed,
+            "paper": dict(self.recipe.paper),
+        }
+
+
 @dataclass
 class _Account:
     """The running count of a conversion."""
 
+    tallies: dict[str, _Tally]
     rejections: list[Rejection] = field(default_factory=list)
-    planned: Counter[str] = field(default_factory=Counter)
-    rejected_by_plan: int = 0
-    objects_found: Counter[str] = field(default_factory=Counter)
-    objects_written: int = 0
-    captions: int = 0
-    labels: Counter[str] = field(default_factory=Counter)
     rows: dict[str, list[int]] = field(default_factory=dict)
-    names: set[tuple[str, str]] = field(default_factory=set)
+    names: set[tuple[str, str, str]] = field(default_factory=set)
 
-    def plan(self, root: Path, item: Rejection) -> None:
-        """Count what was rejected before any shard."""
-        self.rejected_by_plan += item.action == "rejected"
-        self.objects_found[""] += is_object(item)
-        self.rejections.append(_resolved(root, item))
+    def plan(self, plan: Plan, item: Rejection) -> None:
+        """Count what was rejected before any shard; "" is the split of an image that none has."""
+        tally = self.tallies[plan.recipe.name]
+        tally.images[""] += item.action == "rejected"
+        tally.rejected += item.action == "rejected"
+        tally.objects[""] += is_object(item)
+        self.rejections.append(_resolved(plan.dump.root, item))
 
     def shard(self, root: Path, result: Result) -> None:
         """Count what a shard came to."""
+        tally = self.tallies[result.dataset]
         if result.rows:
             self.rows.setdefault(result.split, []).append(result.rows)
-        self.objects_found[result.split] += result.objects_found
-        self.objects_written += result.objects_written
-        self.captions += result.captions
-        self.labels.update(result.labels)
+        tally.images[result.split] += result.images
+        tally.rows += result.rows
+        tally.objects[result.split] += result.objects_found
+        tally.objects_written += result.objects_written
+        tally.captions += result.captions
+        tally.labels.update(result.labels)
+        tally.rejected += sum(item.action == "rejected" for item in result.rejections)
         self.rejections.extend(_resolved(root, item) for item in result.rejections)
 
-    def images(self, written: int) -> dict[str, int]:
-        """The accounting identity. Raises RsdataError where it does not hold."""
-        found = self.planned.total() + self.rejected_by_plan
-        rejected = sum(item.action == "rejected" for item in self.rejections)
-        images = {"found": found, "written": written, "duplicates": 0, "leaks": 0, "rejected": rejected}
-        if found != written + rejected:
-            raise RsdataError(f"the account does not add up (please report it): {images}")
-        return images
+    def counts(self, written: int) -> dict[str, Any]:
+        """The accounting identity, over all datasets. Raises RsdataError where it does not hold."""
+        total: dict[str, Any] = {"images": Counter(), "objects": Counter(), "captions": 0}
+        for counts in (tally.counts() for tally in self.tallies.values()):
+            for unit in ("images", "objects"):
+                for key, number in counts[unit].items():
+                    total[unit][key] += number
+            total["captions"] += counts["captions"]
+        images = dict(total["images"])
+        if images["written"] != written or images["found"] != written + images["rejected"]:
+            raise RsdataError(f"the account does not add up (please report it): {images}, {written} rows")
+        return {"images": images, "objects": dict(total["objects"]), "captions": total["captions"]}
 
     def reasons(self, action: str) -> dict[str, int]:
         """Rejections of one action by code."""
@@ -89,30 +148,52 @@ def convert(
     progress: Callable[[int], None] = lambda images: None,
     say: Callable[[str], None] = lambda message: None,
 ) -> Outcome:
-    """Convert the dumps of one recipe into one table.
+    """Convert the dumps of one recipe into one table. As `build`."""
+    parts = [Part(recipe, source, options.splits) for source in sources]
+    return build(parts, table, {**_facts(recipe), "dataset": recipe.name}, options, progress, say)
 
-    table: the folder to write, not needed with `options.dry_run`. progress is called with the number of
-    images just done, say with notes for the user. Raises RecipeError (nothing of the recipe is found, or no
-    such caption set), TableError (the target is taken), RsdataError (no image could be used; the disk is
-    full; or the account does not add up, which is a fault of this program).
+
+def build(
+    parts: Sequence[Part],
+    table: Path | None,
+    facts: Mapping[str, Any],
+    options: Options,
+    progress: Callable[[int], None] = lambda images: None,
+    say: Callable[[str], None] = lambda message: None,
+) -> Outcome:
+    """Convert dumps into one table, each by its recipe.
+
+    table: the folder to write, not needed with `options.dry_run`. facts: the table's name (`dataset`), title
+    and the like. progress is called with the number of images just done, say with notes for the user. Raises
+    RecipeError (nothing of a recipe is found, or no such caption set), TableError (the target is taken),
+    RsdataError (no image could be used; the disk is full; or the account does not add up, which is a fault of
+    this program).
     """
     files.element_lines.cache_clear()  # the files may have changed since an earlier run of this process
-    words = Words(recipe.irregular)
-    for noun in (recipe.nouns or {}).values():
-        words.plural(noun)
+    for part in parts:
+        words = Words(part.recipe.irregular)
+        for noun in (part.recipe.nouns or {}).values():
+            words.plural(noun)
     if options.captions != "none":
         box_to_caption.check(options.captions, large_count=options.large_count)
-    plans = [Plan(recipe, files.Dump(source), options.splits, options.annotations_only) for source in sources]
+    plans = [
+        Plan(part.recipe, files.Dump(part.source), part.splits, options.annotations_only) for part in parts
+    ]
     for plan in plans:
         for note in plan.notes:
             say(note)
+    told = [len(plan.notes) for plan in plans]
     staging = None if options.dry_run or table is None else tables.stage(table, options.overwrite)
     try:
         with no_collector(options.annotations_only):
-            outcome = _run(plans, staging, recipe, options, progress)
-        for plan in plans:
+            outcome = _run(plans, staging, facts, options, progress)
+        for plan, count in zip(plans, told, strict=True):
+            for note in plan.notes[count:]:
+                say(note)
             if unclaimed := plan.unclaimed():
-                say(f"{len(unclaimed)} image files fit no split of {recipe.name}, such as {unclaimed[0]}")
+                say(
+                    f"{len(unclaimed)} image files fit no split of {plan.recipe.name}, such as {unclaimed[0]}"
+                )
         if staging is not None and table is not None:
             tables.publish(staging, table, outcome.manifest)
     except OSError as error:
@@ -126,26 +207,28 @@ def convert(
 def _run(
     plans: Sequence[Plan],
     staging: Path | None,
-    recipe: Recipe,
+    facts: Mapping[str, Any],
     options: Options,
     progress: Callable[[int], None],
 ) -> Outcome:
-    about = _about(recipe, options)
-    account = _Account()
+    about = _about(plans, facts, options)
+    account = _Account({plan.recipe.name: _Tally(plan.recipe) for plan in plans})
     # To read a document is most of the work then, and that cannot be shared out.
-    here = recipe.reader.ONE_FILE == "split" and options.annotations_only
-    shards = _shards(plans, staging, recipe, options, about, account)
+    here = options.annotations_only and all(plan.one_file == "split" for plan in plans)
+    shards = _shards(plans, staging, options, about, account)
     for result in map_tasks(write_shard, shards, 1 if here else options.workers):
         account.shard(plans[result.source].dump.root, result)
-        progress(result.units)
+        progress(result.images)
     written = sum(map(sum, account.rows.values()))
     if staging is not None:
         written = sum(tables.rows_in(path) for path in staging.glob("data/*.parquet"))
         tables.write_rejections(staging / tables.REJECTIONS, account.rejections)
-    images = account.images(written)
+    counts = account.counts(written)
     if not written:
-        raise RsdataError(_nothing(images, account, plans, options))
-    return Outcome(_manifest(about, account, images, plans, recipe), account.rejections)
+        raise RsdataError(_nothing(counts["images"], account, plans, options))
+    for plan in plans:
+        account.tallies[plan.recipe.name].unclaimed += len(plan.unclaimed())
+    return Outcome(_manifest(about, account, counts), account.rejections)
 
 
 def _nothing(images: Mapping[str, int], account: _Account, plans: Sequence[Plan], options: Options) -> str:
@@ -159,20 +242,7 @@ def _nothing(images: Mapping[str, int], account: _Account, plans: Sequence[Plan]
     return f"no image could be used: {count}; the first: {as_line(account.rejections[0])}{hint}"
 
 
-def _manifest(
-    about: dict[str, Any],
-    account: _Account,
-    images: dict[str, int],
-    plans: Sequence[Plan],
-    recipe: Recipe,
-) -> dict[str, Any]:
-    found = account.objects_found.total()
-    objects = {
-        "found": found,
-        "written": account.objects_written,
-        "dropped": found - account.objects_written,
-    }
-    counts = {"images": images, "objects": objects, "captions": account.captions}
+def _manifest(about: dict[str, Any], account: _Account, counts: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "rsdata": about,
         "splits": {
@@ -181,25 +251,13 @@ def _manifest(
         },
         **counts,
         "reasons": {action: account.reasons(action) for action in ("rejected", "dropped", "repaired")},
-        "datasets": {
-            recipe.name: {
-                **counts,
-                "splits": {
-                    split: {"images": number, "objects": account.objects_found[split]}
-                    for split, number in account.planned.items()
-                },
-                "classes": dict(sorted(account.labels.items())),
-                "unclaimed": sum(len(plan.unclaimed()) for plan in plans),
-                "paper": dict(recipe.paper),
-            }
-        },
+        "datasets": {name: tally.entry() for name, tally in account.tallies.items()},
     }
 
 
 def _shards(
     plans: Sequence[Plan],
     staging: Path | None,
-    recipe: Recipe,
     options: Options,
     about: Mapping[str, Any],
     account: _Account,
@@ -211,7 +269,7 @@ def _shards(
             split = units[0].split
             path = None if staging is None else staging / "data" / f"{split}-{numbers[split]:05d}.parquet"
             numbers[split] += 1
-            yield Shard(split, source, plan.dump.root, units, path, recipe, options, about)
+            yield Shard(split, source, plan.dump.root, units, path, plan.recipe, options, about)
 
 
 def _chunks(plan: Plan, account: _Account, annotations_only: bool) -> Iterator[list[Unit]]:
@@ -219,7 +277,9 @@ def _chunks(plan: Plan, account: _Account, annotations_only: bool) -> Iterator[l
     units: list[Unit] = []
     cost = 0
     for item in _unique(plan, account):
-        size = 0 if annotations_only else plan.dump.sizes.get(item.image, 0)
+        size = (
+            0 if annotations_only else plan.dump.sizes.get(item.image, 0) if item.frame < 0 else FRAME_BYTES
+        )
         full = cost + size > SHARD_BYTES or len(units) >= SHARD_ROWS
         if units and (full or item.split != units[0].split):
             yield units
@@ -232,32 +292,42 @@ def _chunks(plan: Plan, account: _Account, annotations_only: bool) -> Iterator[l
 
 def _unique(plan: Plan, account: _Account) -> Iterator[Unit]:
     """The units of a plan whose names are not taken."""
+    name = plan.recipe.name
     for item in plan:
         if isinstance(item, Rejection):
-            account.plan(plan.dump.root, item)
-        elif (key := (item.split, item.name)) in account.names:
+            account.plan(plan, item)
+        elif (key := (name, item.split, item.name)) in account.names:
             why = f"another image is named {item.split}/{item.name}"
-            account.plan(plan.dump.root, Rejection("rejected", "E16", item.annotation, 0, item.image, why))
+            account.plan(plan, Rejection("rejected", "E16", item.annotation, 0, item.image, why))
         else:
             account.names.add(key)
-            account.planned[item.split] += 1
+            account.tallies[name].images.setdefault(item.split, 0)
             yield item
 
 
-def _about(recipe: Recipe, options: Options) -> dict[str, Any]:
+def _facts(recipe: Recipe) -> dict[str, Any]:
+    """What a recipe tells of its dataset."""
+    return {key: getattr(recipe, key) for key in ("title", "homepage", "licence", "citation")}
+
+
+def _about(plans: Sequence[Plan], facts: Mapping[str, Any], options: Options) -> dict[str, Any]:
     """The `rsdata` key of the table's metadata: all that a second run needs to give the same bytes."""
+    recipes = {plan.recipe.name: plan.recipe for plan in plans}
     return {
-        "dataset": recipe.name,
-        "title": recipe.title,
-        "homepage": recipe.homepage,
-        "licence": recipe.licence,
-        "citation": recipe.citation,
-        "recipe": recipe.digest,
-        "format": recipe.format,
+        **facts,
+        "datasets": {
+            name: {
+                **_facts(recipe),
+                "recipe": recipe.digest,
+                "format": recipe.format,
+                "tiles": asdict(recipe.tiling) if recipe.tiling else None,
+                "irregular": dict(recipe.irregular),
+            }
+            for name, recipe in recipes.items()
+        },
         "captions": options.captions,
         "large_count": options.large_count,
         "seed": options.seed,
-        "irregular": dict(recipe.irregular),
         "hash_spec": None if options.annotations_only else HASH_SPEC,
         "versions": {"rsdata": rsdata.__version__, "pyarrow": pa.__version__, "pillow": PIL.__version__},
     }

@@ -46,6 +46,43 @@ def regions(mask: np.ndarray[Any, Any], values: list[int], areas: bool = False) 
     return sorted(found)
 
 
+def instance_regions(
+    mask: np.ndarray[Any, Any], ids: np.ndarray[Any, Any], values: list[int]
+) -> list[Region]:
+    """One Region per instance, ordered by value, left, top.
+
+    mask, ids: (height, width) integers; id 0 is no instance. Its value is the commonest of its pixels; an
+    instance without a pixel of one of `values` is left out. Its parts make one Region.
+    """
+    rows, columns = np.nonzero(ids)
+    if not rows.size:
+        return []
+    held = mask[rows, columns]
+    wanted = np.isin(held, values)
+    rows, columns, held = rows[wanted], columns[wanted], held[wanted].astype(np.int64)
+    keys = ids[rows, columns] * (int(mask.max()) + 1) + held
+    order = np.argsort(keys, kind="stable")
+    keys, starts, counts = np.unique(keys[order], return_index=True, return_counts=True)
+    if not starts.size:
+        return []
+    edges = [
+        reduce(axis[order], starts)
+        for reduce in (np.minimum.reduceat, np.maximum.reduceat)
+        for axis in (columns, rows)
+    ]
+    instance, value = np.divmod(keys, int(mask.max()) + 1)
+    # Of an instance with pixels of several classes, the class of most of them, of all its parts.
+    best: dict[int, tuple[int, int]] = {}
+    for index, (owner, count) in enumerate(zip(instance.tolist(), counts.tolist(), strict=True)):
+        if owner not in best or count > best[owner][0]:
+            best[owner] = (count, index)
+    found = []
+    for count, index in best.values():
+        xmin, ymin, xmax, ymax = (int(edge[index]) for edge in edges)
+        found.append(Region(int(value[index]), xmin, ymin, xmax + 1, ymax + 1, count))
+    return sorted(found)
+
+
 def _area(contours: Any, links: np.ndarray[Any, Any], index: int) -> int:
     """Pixels of a region from its contours, by Pick's theorem: A + B/2 + 1, less the inside of each hole."""
     import cv2

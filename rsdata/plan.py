@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from rsdata import files
@@ -15,7 +16,10 @@ from rsdata.records import Record, Rejection
 
 
 class Unit(NamedTuple):
-    """One image to convert. name: unique within dataset and split. record: set where it has been read."""
+    """One image to convert. name: unique within dataset and split. record: set where it has been read.
+
+    instances: its mask of ids, "" where there is none. frame: of the film `image`, -1 where it is no film.
+    """
 
     split: str
     name: str
@@ -23,6 +27,8 @@ class Unit(NamedTuple):
     annotation: str
     layout: Layout
     record: Record | None = None
+    instances: str = ""
+    frame: int = -1
 
 
 class Plan:
@@ -33,9 +39,17 @@ class Plan:
     """
 
     def __init__(
-        self, recipe: Recipe, dump: Dump, splits: Collection[str] = (), annotations_only: bool = False
+        self,
+        recipe: Recipe,
+        dump: Dump,
+        splits: Collection[str] = (),
+        annotations_only: bool = False,
+        settle: bool = True,
     ) -> None:
-        """Raises RecipeError where nothing of the recipe is found, or a split is not in it."""
+        """Raises RecipeError where nothing of the recipe is found, or a split is not in it.
+
+        settle: let the reader settle its options over the whole set, for which it may read every file.
+        """
         self.recipe, self.dump, self.annotations_only = recipe, dump, annotations_only
         self.wanted = frozenset(splits)
         recipe.check_splits(self.wanted)
@@ -45,20 +59,30 @@ class Plan:
             self.notes.append(f"the dump lies in {self.prefix}")
         self._claimed: set[str] = set()
         self._missing: set[str] = set()
-        self._options = getattr(recipe.reader, "prepare", None)
+        self._annotated: set[str] = set()
+        self.one_file = recipe.reader.ONE_FILE
+        self._places = getattr(recipe.reader, "PLACES", "images")
+        self._frames = bool(getattr(recipe.reader, "FRAMES", False))
+        self._options = getattr(recipe.reader, "prepare", None) if settle else None
         self._settled: dict[tuple[str, str], dict[str, Any]] = {}
         self._layouts = {split: self._choose(split) for split in recipe.splits}
         self.notes.extend(self._absent())
 
     def __iter__(self) -> Iterator[Unit | Rejection]:
         yield from self.dump.refused
-        per_image = self.recipe.reader.ONE_FILE == "image"
-        for split, layout in self._layouts.items():
-            if layout is not None and self._takes(split):
-                yield from (self._pairs if per_image else self._documents)(split, layout)
+        kinds = {"image": self._pairs, "split": self._documents, "none": self._alone}
+        layouts = [
+            (split, layout) for split, layout in self._layouts.items() if layout and self._takes(split)
+        ]
+        for _, layout in layouts:
+            self._annotated.update(self._files(layout.annotations, layout.instances))
+        for split, layout in layouts:
+            yield from kinds[self.one_file](split, layout)
+        for split, layout in layouts:
+            yield from self._empty(split, layout)
         if not self.annotations_only:
             yield from self._unlabelled()
-        if per_image:
+        if self.one_file == "image":
             yield from self._without_image()
 
     def present(self) -> list[str]:
@@ -70,13 +94,34 @@ class Plan:
         matched = set(self._claimed)
         for layouts in self.recipe.splits.values():
             for layout in layouts:
-                for pattern in (layout.images, layout.annotations):
-                    matched.update(match.path for match in self.dump.match(pattern, self.prefix))
+                patterns = (layout.images, layout.annotations, layout.background, layout.instances)
+                matched.update(self._files(*patterns))
         return [
             path
             for path in self.dump.paths
             if path not in matched and path.lower().endswith(files.IMAGE_SUFFIXES)
         ]
+
+    def _files(self, *patterns: str) -> Iterator[str]:
+        """The files of some patterns, of which "" has none."""
+        for pattern in filter(None, patterns):
+            yield from (match.path for match in self._match(pattern))
+
+    def _match(self, pattern: str) -> list[Match]:
+        return self.dump.match(pattern, self.prefix)
+
+    def _labels(self, layout: Layout) -> list[Match]:
+        """The annotation files of a layout, without those that lie among them and are none."""
+        aside = getattr(self.recipe.reader, "ASIDE", None)
+        found = self._match(layout.annotations) if layout.annotations else []
+        return [match for match in found if not aside(match.path)] if aside else found
+
+    def _pictures(self, layout: Layout) -> list[Match]:
+        """The images of a layout, without the annotations that its pattern matches too."""
+        found = self._match(layout.images)
+        if self.one_file != "image":
+            return found
+        return [match for match in found if match.path not in self._annotated]
 
     def _takes(self, split: str) -> bool:
         return not self.wanted or split == "*" or split in self.wanted
@@ -87,11 +132,17 @@ class Plan:
         for layout in self.recipe.splits[split]:
             if layout.list and self._list_path(layout) is None:
                 continue
-            annotations = {_key(match.stars) for match in self.dump.match(layout.annotations, self.prefix)}
-            images = {_key(match.stars) for match in self.dump.match(layout.images, self.prefix)}
-            paired = (
-                bool(annotations & images) if self.recipe.reader.ONE_FILE == "image" else bool(annotations)
-            )
+            annotations = {_key(match.stars) for match in self._labels(layout)}
+            images = {_key(match.stars) for match in self._match(layout.images)}
+            if self._frames:
+                images = {stars[:-1] for stars in images}
+                images.update(_key(match.stars) for match in self._match(layout.videos) if layout.videos)
+            if self.one_file == "none":
+                paired = bool(images)
+            else:
+                paired = bool(
+                    annotations & images if self.one_file == "image" or self._frames else annotations
+                )
             rank = 0 if paired else 1 if annotations else 2 if images else 3
             if rank < 3 and (best is None or rank < best[0]):
                 best = (rank, layout)
@@ -101,31 +152,40 @@ class Plan:
             return best[1]
         settled = (best[1].annotations, repr(best[1].options))
         if settled not in self._settled:  # splits share folders, and each file is opened for this
-            paths = [match.path for match in self.dump.match(best[1].annotations, self.prefix)]
-            options = self._options(self.dump.root, paths, best[1].options)
+            options = self._options(
+                self.dump.root, self._named_pairs(best[1]), best[1].options, self.recipe.classes()
+            )
             news = [f"{key} = {value}" for key, value in options.items() if best[1].options.get(key) != value]
             self.notes.extend(f"{best[1].annotations}: {new}, as the files say" for new in news)
             self._settled[settled] = options
-        options = self._settled[settled]
-        return Layout(best[1].images, best[1].annotations, best[1].list, best[1].names, options)
+        return replace(best[1], options=self._settled[settled])
+
+    def _named_pairs(self, layout: Layout) -> list[tuple[str, str]]:
+        """(annotation, its image or "") of all that a layout matches."""
+        images: dict[tuple[str, ...], str] = {}
+        if self.one_file == "image" and not self.annotations_only:
+            images = {_key(match.stars): match.path for match in self._match(layout.images)}
+        return [(match.path, images.get(_key(match.stars), "")) for match in self._labels(layout)]
 
     def _absent(self) -> Iterator[str]:
         for split, layout in self._layouts.items():
             if layout is None or not self._takes(split):
                 continue
-            there = {_key(match.stars)[-1] for match in self.dump.match(layout.images, self.prefix)}
+            there = {_key(match.stars)[-1] for match in self._match(layout.images)}
             absent = [name for name in layout.names if fold(name) not in there]
             if absent:
                 which = ", ".join(absent[:3]) + " …" * (len(absent) > 3)
                 yield f"split {split}: {len(absent)} of {len(layout.names)} images are not here: {which}"
 
     def _pairs(self, split: str, layout: Layout) -> Iterator[Unit | Rejection]:
-        annotations = self.dump.match(layout.annotations, self.prefix)
-        partners = _partners(self.dump.match(layout.images, self.prefix), annotations)
+        annotations = self._labels(layout)
+        images = self._pictures(layout)
+        partners = _partners(images, annotations)
+        instances = self._partners_of(images, layout.instances)
         listed = self._listed(layout)
         taken: dict[str, str] = {}
         found = {_key(match.stars)[-1] for match in annotations}
-        for match in self.dump.match(layout.images, self.prefix):
+        for match in images:
             key = _key(match.stars)
             if match.path in self._claimed or (listed is not None and key[-1] not in listed):
                 continue
@@ -140,7 +200,13 @@ class Plan:
                 continue
             taken[annotation] = match.path
             self._claimed.add(annotation)
-            yield Unit(split, "/".join(match.stars), match.path, annotation, layout)
+            beside = instances.get(match.path, "")
+            if layout.instances and not beside:
+                why = f"no instance mask of {match.path}: expected {layout.instances}"
+                yield Rejection("rejected", "E07", annotation, 0, match.path, why)
+                continue
+            self._claimed.update([beside] if beside else [])
+            yield Unit(split, "/".join(match.stars), match.path, annotation, layout, None, beside)
         # Names that the recipe gives are no part of the dump: their absence is a note, see _absent.
         if listed is None or layout.names:
             return
@@ -149,6 +215,32 @@ class Plan:
             original, line = listed[name]
             why = f"{original} is listed, but there is neither image nor annotation"
             yield Rejection("rejected", "E07", self._list_path(layout) or "", line, original, why)
+
+    def _partners_of(self, images: Sequence[Match], pattern: str) -> dict[str, str]:
+        return _partners(images, self._match(pattern)) if pattern else {}
+
+    def _alone(self, split: str, layout: Layout) -> Iterator[Unit]:
+        """Images that need no annotation file, because their folder says what they show."""
+        listed = self._listed(layout)
+        for match in self._pictures(layout):
+            if match.path not in self._claimed and (listed is None or _key(match.stars)[-1] in listed):
+                self._claimed.add(match.path)
+                yield Unit(split, "/".join(match.stars), match.path, match.path, layout)
+
+    def _empty(self, split: str, layout: Layout) -> Iterator[Unit]:
+        """Images without an annotation that hold no object, as the format or the recipe says."""
+        pattern = layout.images if getattr(self.recipe.reader, "BACKGROUND", False) else layout.background
+        if not pattern:
+            return
+        listed = self._listed(layout)
+        for match in self._match(pattern):
+            if match.path in self._claimed or match.path in self._annotated:
+                continue
+            if listed is not None and _key(match.stars)[-1] not in listed:
+                continue
+            self._claimed.add(match.path)
+            name = "/".join(match.stars) if pattern == layout.images else _stem(match.path, self.prefix)
+            yield Unit(split, name, match.path, "", layout, Record(match.path))
 
     def _list_path(self, layout: Layout) -> str | None:
         """The list file of a layout, None where it is not in the dump."""
@@ -173,15 +265,24 @@ class Plan:
 
     def _documents(self, split: str, layout: Layout) -> Iterator[Unit | Rejection]:
         folders = (self.prefix + files.fixed_folder(layout.images), self.prefix)
-        documents = [match.path for match in self.dump.match(layout.annotations, self.prefix)]
-        for document in documents:
+        for match in self._labels(layout):
+            document = match.path
+            if document in self._claimed:
+                continue
             self._claimed.add(document)
             rejected = []
+            film = self._film(match, layout) if self._frames else None
+            if film is not None and not film.frames and not film.video and not self.annotations_only:
+                why = f"neither frames ({layout.images}) nor a film ({layout.videos or 'no pattern'})"
+                yield Rejection("rejected", "E07", document, 0, document, why)
+                continue
             try:
                 for item in self.recipe.reader.read(
                     self.dump.root, document, self.recipe.classes(), **layout.options
                 ):
-                    if isinstance(item, Record):
+                    if isinstance(item, Record) and film is not None:
+                        yield from self._frame(item, split, layout, film)
+                    elif isinstance(item, Record):
                         yield from self._named(item, split, layout, document, folders)
                     elif item.action == "rejected":
                         rejected.append(item)
@@ -194,6 +295,54 @@ class Plan:
                 again = path in self._claimed
                 self._claimed.add(path)
                 yield item._replace(action="dropped", code="E16") if again else item
+            if film is not None:
+                yield from self._between(film, split, layout)
+
+    def _film(self, match: Match, layout: Layout) -> _Film:
+        """The frames of a document, and its film."""
+        key = _key(match.stars)
+        frames: dict[int, str] = {}
+        for image in self._match(layout.images):
+            *stars, number = _key(image.stars)
+            if tuple(stars) == key and number.isascii() and number.isdigit():
+                frames.setdefault(int(number), image.path)
+        videos = (
+            [video.path for video in self._match(layout.videos) if _key(video.stars) == key]
+            if layout.videos
+            else []
+        )
+        self._claimed.update(videos)
+        return _Film(match.path, "/".join(match.stars), frames, videos[0] if videos else "")
+
+    def _frame(self, item: Record, split: str, layout: Layout, film: _Film) -> Iterator[Unit]:
+        """The unit of a frame, if it was extracted or can be taken out of the film."""
+        number = int(item.image)
+        name = f"{film.name}/{number}"
+        if number in film.frames:
+            path = film.frames[number]
+            self._claimed.add(path)
+            yield Unit(split, name, path, film.document, layout, item._replace(image=path))
+        elif not film.frames and (film.video or self.annotations_only):
+            path = film.video or f"{film.document}#frame={number}"
+            frame = number if film.video else -1
+            yield Unit(split, name, path, film.document, layout, item._replace(image=path), "", frame)
+
+    def _between(self, film: _Film, split: str, layout: Layout) -> Iterator[Unit]:
+        """Frames that were extracted and have no row: in them nothing is seen, unless they are skipped."""
+        step = int(layout.options.get("step", 1))
+        skipped = 0
+        for number, path in sorted(film.frames.items()):
+            if path in self._claimed:
+                continue
+            self._claimed.add(path)
+            if number % step:
+                skipped += 1
+                continue
+            yield Unit(split, f"{film.name}/{number}", path, film.document, layout, Record(path))
+        if skipped:
+            self.notes.append(
+                f"{film.name}: {skipped} frames between steps of {step} are left out (--option step=1)"
+            )
 
     def _named(
         self, item: Record, split: str, layout: Layout, document: str, folders: Sequence[str]
@@ -209,16 +358,14 @@ class Plan:
         if path in self._claimed:
             left_out = f"{len(item.boxes)} objects and {len(item.captions)} captions"
             why = f"{path} was named before; the {left_out} given here are left out"
-            yield Rejection("dropped", "E16", document, item.place, item.image, why, "images")
+            yield Rejection("dropped", "E16", document, item.place, item.image, why, self._places)
             return
         self._claimed.add(path)
         if missing:
             why = "the image is not in the dump"
-            yield Rejection("rejected", "E07", document, item.place, item.image, why, "images")
+            yield Rejection("rejected", "E07", document, item.place, item.image, why, self._places)
             return
-        name = path.removeprefix(folders[0])
-        stem, dot, suffix = name.rpartition(".")
-        name = stem if dot and "/" not in suffix else name
+        name = _stem(path, folders[0])
         record = item if path == item.image else item._replace(image=path)
         yield Unit(split, name, path, document, layout, record)
 
@@ -230,7 +377,7 @@ class Plan:
         for _, layout, listed in layouts:
             if self._shares_images(layout):
                 continue
-            for match in self.dump.match(layout.images, self.prefix):
+            for match in self._pictures(layout):
                 name = _key(match.stars)[-1]
                 if match.path in self._claimed or match.path in seen:
                     continue
@@ -251,7 +398,7 @@ class Plan:
 
     def _shares_images(self, layout: Layout) -> bool:
         """Whether a split that is not wanted, whose document is not read, may name the images of this one."""
-        return self.recipe.reader.ONE_FILE == "split" and any(
+        return self.one_file == "split" and any(
             other is not None and not self._takes(split) and other.images == layout.images
             for split, other in self._layouts.items()
         )
@@ -261,8 +408,8 @@ class Plan:
         seen = set()
         unlisted: dict[str, str] = {}
         for split, layout, listed in self._taken_layouts():
-            images = {_key(match.stars): match.path for match in self.dump.match(layout.images, self.prefix)}
-            for match in self.dump.match(layout.annotations, self.prefix):
+            images = {_key(match.stars): match.path for match in self._pictures(layout)}
+            for match in self._labels(layout):
                 key = _key(match.stars)
                 if match.path in self._claimed or match.path in seen:
                     continue
@@ -287,6 +434,22 @@ class Plan:
                 self._claimed.add(image)
                 why = "the annotation has no image in the dump, and is in no list of the splits"
                 yield Rejection("rejected", "E07", path, 0, image, why)
+
+
+class _Film(NamedTuple):
+    """What the images of a document that describes a film are: paths by frame number, or the film itself."""
+
+    document: str
+    name: str
+    frames: dict[int, str]
+    video: str
+
+
+def _stem(path: str, folder: str) -> str:
+    """`path` below `folder`, without its suffix."""
+    name = path.removeprefix(folder)
+    stem, dot, suffix = name.rpartition(".")
+    return stem if dot and "/" not in suffix else name
 
 
 def _partners(images: Sequence[Match], annotations: Sequence[Match]) -> dict[str, str]:
@@ -315,10 +478,11 @@ def _key(stars: Sequence[str]) -> tuple[str, ...]:
 def _prefix(recipe: Recipe, dump: Dump) -> str:
     """The folder of the dump below which the recipe's patterns fit: "" where they fit as they stand."""
     layouts = [layout for layouts in recipe.splits.values() for layout in layouts]
-    if any(dump.match(pattern) for layout in layouts for pattern in (layout.annotations, layout.images)):
+    patterns = [pattern for layout in layouts for pattern in (layout.annotations, layout.images) if pattern]
+    if any(map(dump.match, patterns)):
         return ""
     for layout in layouts:
-        prefixes = dump.prefixes(layout.annotations)
+        prefixes = dump.prefixes(layout.annotations or layout.images)
         if len(prefixes) > 1:
             names = ", ".join(sorted(prefixes)[:5])
             raise RecipeError(f"{dump.root}: several dumps of {recipe.name}: name one of {names}")
@@ -326,7 +490,8 @@ def _prefix(recipe: Recipe, dump: Dump) -> str:
             return prefixes.pop()
     first = layouts[0]
     folders = sorted({path.split("/")[0] + "/" * ("/" in path) for path in dump.paths})[:6]
+    expected = " and ".join(filter(None, (first.images, first.annotations)))
     raise RecipeError(
-        f"{dump.root}: no dump of {recipe.name}: expected {first.images} and {first.annotations}, "
+        f"{dump.root}: no dump of {recipe.name}: expected {expected}, "
         f"found {', '.join(folders) or 'nothing'} (`rsdata sample {recipe.name} DIR` shows the layout)"
     )

@@ -1,15 +1,16 @@
-"""Image files: size from the header, pixels of masks. Pillow first, rasterio for what it cannot open."""
+"""Image files: headers, safe opening, pixels of masks. Pillow first, rasterio for what it cannot open."""
 
 from __future__ import annotations
 
 import io
 import math
-import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -17,10 +18,50 @@ from PIL import Image, UnidentifiedImageError
 MAX_DECODED = 178_956_970
 """Pixels: larger images are not decoded (Pillow's own limit); their size still comes from the header."""
 
-_RANDOM_NAME = re.compile(r"(/vsimem/)?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}[^\s:]*")
-"""What GDAL calls a file in memory, which in a message would differ from run to run."""
+LARGE = 64 << 20
+"""Pixels: of larger images, windows are read from the file instead of the whole."""
 
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_DRIVERS = {
+    b"II*\0": "GTiff", b"MM\0*": "GTiff", b"II+\0": "GTiff", b"MM\0+": "GTiff",
+    b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"\0\0\0\x0cjP": "JP2OpenJPEG",
+}  # fmt: skip
+_GDAL = {
+    "GDAL_CACHEMAX": 256,  # MB: a row of windows over a scene 40,000 pixels wide
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no sidecar file changes what an image says
+    "GDAL_PAM_ENABLED": "NO",
+}
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """How the pixels of a dataset's images become a picture of 8 bits.
+
+    border: pixels cut from each side. bands: the band of grey or those of red, green, blue, from 1 (empty: as
+    the file says, else the first). stretch: percentiles of each band, over the whole scene without its
+    no-data, that become 0 and 255 (empty: 2 and 98 for all but 8 bits). Raises ValueError.
+    """
+
+    border: int = 0
+    bands: Sequence[int] = ()
+    stretch: Sequence[float] = ()
+
+    def __post_init__(self) -> None:
+        if type(self.border) is not int or self.border < 0:
+            raise ValueError(f"border = {self.border!r}, expected pixels")
+        right = isinstance(self.bands, (list, tuple)) and len(self.bands) in (0, 1, 3)
+        if not right or any(type(band) is not int or band < 1 for band in self.bands):
+            raise ValueError(f"bands = {self.bands!r}, expected one or three band numbers, from 1")
+        right = isinstance(self.stretch, (list, tuple)) and len(self.stretch) in (0, 2)
+        right = right and all(type(value) in (int, float) for value in self.stretch)
+        if not right or (self.stretch and not 0 <= self.stretch[0] < self.stretch[1] <= 100):
+            raise ValueError(f"stretch = {self.stretch!r}, expected two percentiles, the lower first")
+        object.__setattr__(self, "bands", tuple(self.bands))
+        object.__setattr__(self, "stretch", tuple(self.stretch))
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it leaves a picture of 8 bits as it is."""
+        return self == Rendering()
 
 
 @contextmanager
@@ -35,42 +76,46 @@ def _any_size() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = limit
 
 
-def open_image(data: bytes) -> Image.Image | None:
-    """The image in `data`, header read, pixels not; None where Pillow knows no such format.
+def open_image(file: bytes | IO[bytes]) -> Image.Image | None:
+    """The image in a file or its bytes, header read, pixels not; None where Pillow knows no such format.
 
     Raises OSError where the header is damaged.
     """
     with _any_size():
         try:
-            return Image.open(io.BytesIO(data))
+            return Image.open(io.BytesIO(file) if isinstance(file, bytes) else file)
         except UnidentifiedImageError:
             return None
         except (ValueError, SyntaxError, TypeError, KeyError, IndexError, OverflowError) as error:
             raise OSError(f"damaged header: {error}") from error
 
 
-def geotiff_size(data: bytes) -> tuple[int, int]:
-    """(width, height) of a TIFF that Pillow cannot open (many bands, 64 bits, BigTIFF).
+@contextmanager
+def open_raster(path: Path) -> Iterator[Any]:
+    """A file opened by rasterio, whatever its bands and bits; windows of it are read without the whole.
 
-    The driver is pinned, because GDAL would follow a VRT in disguise to other files. Raises OSError.
+    The driver is pinned, because GDAL would follow a VRT in disguise to other files. Raises OSError, also for
+    what goes wrong inside the `with`.
     """
-    if not data.startswith(_TIFF):
-        raise OSError("no image format that is known here")
+    import rasterio
     from rasterio.errors import RasterioError
-    from rasterio.io import MemoryFile
 
+    with path.open("rb") as file:
+        magic = file.read(8)
+    driver = next((name for start, name in _DRIVERS.items() if magic.startswith(start)), None)
+    if driver is None:
+        raise OSError("no image format that is known here")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), rasterio.Env(**_GDAL):
             warnings.simplefilter("ignore")
-            with MemoryFile(data) as memory, memory.open(driver="GTiff") as raster:
-                if not _is_whole(raster, len(data)):
-                    raise OSError("image file is truncated")
-                return int(raster.width), int(raster.height)
-    except RasterioError as error:
-        raise OSError(_RANDOM_NAME.sub("image", str(error))) from error
+            with rasterio.open(path, driver=driver) as raster:
+                yield raster
+    except (RasterioError, ValueError, TypeError, MemoryError) as error:
+        why = str(error) or str(error.__cause__ or type(error).__name__)
+        raise OSError(why.replace(str(path), path.name)) from error
 
 
-def _is_whole(raster: Any, size: int) -> bool:
+def is_whole(raster: Any, size: int) -> bool:
     """Whether all strips or tiles of an opened GeoTIFF lie in its `size` bytes. No pixel is decoded."""
     bands = raster.indexes if str(raster.interleaving or "").lower().endswith("band") else (1,)
     for band in bands:
@@ -86,15 +131,50 @@ def _is_whole(raster: Any, size: int) -> bool:
     return True
 
 
-def pixels(path: Path) -> np.ndarray[Any, Any]:
+def size(path: Path) -> tuple[int, int]:
+    """(width, height) in pixels, from the header. Raises OSError."""
+    with path.open("rb") as file:
+        image = open_image(file)
+        if image is not None:
+            return image.size
+    with open_raster(path) as raster:
+        return int(raster.width), int(raster.height)
+
+
+def pixels(path: Path, window: Sequence[int] | None = None) -> np.ndarray[Any, Any]:
     """A mask's pixels: (height, width) where it has one band or a palette, else (height, width, bands).
 
-    Raises OSError where it cannot be decoded or is larger than MAX_DECODED.
+    window: x, y, width, height in pixels, for a part of it. Raises OSError where it cannot be decoded, or is
+    whole more than MAX_DECODED pixels.
     """
-    data = path.read_bytes()
-    image = open_image(data)
-    if image is None:
-        return _geotiff_pixels(data)
+    if window is None:
+        return _whole(path)
+    x, y, width, height = window
+    across, down = size(path)
+    if across * down > LARGE:
+        with open_raster(path) as raster:
+            return _bands(raster, window)
+    stat = path.stat()
+    return _cached(path, stat.st_mtime_ns, stat.st_size)[y : y + height, x : x + width]
+
+
+@lru_cache(maxsize=2)  # a class mask and an instance mask
+def _cached(path: Path, _changed: int, _size: int) -> np.ndarray[Any, Any]:
+    return _whole(path)
+
+
+def _whole(path: Path) -> np.ndarray[Any, Any]:
+    with path.open("rb") as file:
+        image = open_image(file)
+        if image is not None:
+            return _decoded(image)
+    with open_raster(path) as raster:
+        if raster.width * raster.height > MAX_DECODED:
+            raise OSError(f"{raster.width}x{raster.height} is more than {MAX_DECODED} pixels")
+        return _bands(raster, None)
+
+
+def _decoded(image: Image.Image) -> np.ndarray[Any, Any]:
     if image.width * image.height > MAX_DECODED:
         raise OSError(f"{image.width}x{image.height} is more than {MAX_DECODED} pixels")
     try:
@@ -110,20 +190,10 @@ def pixels(path: Path) -> np.ndarray[Any, Any]:
     return array.astype(np.uint8) if array.dtype == bool else array
 
 
-def _geotiff_pixels(data: bytes) -> np.ndarray[Any, Any]:
-    width, height = geotiff_size(data)
-    if width * height > MAX_DECODED:
-        raise OSError(f"{width}x{height} is more than {MAX_DECODED} pixels")
-    from rasterio.errors import RasterioError
-    from rasterio.io import MemoryFile
+def _bands(raster: Any, window: Sequence[int] | None) -> np.ndarray[Any, Any]:
+    from rasterio.windows import Window
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with MemoryFile(data) as memory, memory.open(driver="GTiff") as raster:
-                if raster.count > 4:  # a damaged header may claim thousands
-                    raise OSError(f"{raster.count} bands; a mask has one, or colours")
-                bands = np.asarray(raster.read())
-    except RasterioError as error:
-        raise OSError(_RANDOM_NAME.sub("image", str(error))) from error
+    if raster.count > 4:  # a damaged header may claim thousands
+        raise OSError(f"{raster.count} bands; a mask has one, or colours")
+    bands = np.asarray(raster.read(window=Window(*window) if window else None))
     return bands[0] if len(bands) == 1 else np.moveaxis(bands, 0, -1)

@@ -6,17 +6,31 @@
     citation = "…"
     format = "dota"
     ignore = ["0"]                        # raw labels left out on purpose; first what sample masks lie on
+    keep_unknown = true                   # a label that [classes] leaves out is its own noun
+    folders = ["OPT2017"]                 # how publishers call the dump's folder, beside the recipe's name
+    gsd = 0.3                             # metres per pixel, of all images
     [paper]                               # counts to report against
     images = 1409
     boxes = 98990
     of = "train split of v1.0"            # what was counted
     splits = ["train"]                    # the splits to compare with it; without: all
+    [image]                               # how images are read: see rasters.Rendering
+    border = 100
+    bands = [3, 2, 1]
+    stretch = [2, 98]
+    [tiles]                               # large images are cut: see tiles.Tiling
+    size = 512
+    overlap = 256
+    visible = 0.5
     [options]                             # of the format's reader, for all splits
     [splits.train]
     images = "train/images/*.*"           # .* at the end: any image extension
     annotations = "train/labelTxt/*.txt"  # pairs by positional stars
     list = "ImageSets/Main/train.txt"     # optional: the names of the split, one a line
     names = ["2_10", "2_11"]              # optional: the same, in place
+    background = "negative/*.*"           # optional: images without annotation that hold no object
+    instances = "train/ids/*.png"         # optional: instance masks beside class masks
+    videos = "videos/*/*/video.mov"       # optional: films, for formats whose file describes one
     [classes]                             # raw label = noun, or [noun, plural]; plural "" for a mass noun
     "small-vehicle" = "small vehicle"
 
@@ -31,46 +45,56 @@ import difflib
 import hashlib
 import inspect
 import json
+import math
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import product
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from rsdata import files, formats
 from rsdata.classes import Classes
 from rsdata.errors import RecipeError
+from rsdata.rasters import Rendering
+from rsdata.tiles import Tiling
 
+T = TypeVar("T")
+_TEXTS = ("title", "homepage", "licence", "citation")
 _KEYS = (
-    "title",
-    "homepage",
-    "licence",
-    "citation",
-    "format",
-    "ignore",
-    "paper",
-    "options",
-    "splits",
-    "classes",
+    *_TEXTS,
+    *("format", "ignore", "keep_unknown", "folders", "gsd"),
+    *("paper", "image", "tiles", "options", "splits", "classes"),
 )
 _PAPER = ("images", "boxes", "classes", "of", "splits")
-_LAYOUT = ("images", "annotations", "list", "names")
+_LAYOUT = ("images", "annotations", "list", "names", "background", "instances", "videos")
+_GIVEN = ("image", "instances", "window")
+"""Parameters of a reader that the flow fills in, and no user."""
+_SPLIT_WORDS = {
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+    "train": ("train", "training"),
+}
+"""What `{split}` stands for in a format's layouts; train is last, as it also takes what no split names."""
 
 
 @dataclass(frozen=True)
 class Layout:
     """Where one split lies: patterns relative to the dump, and the reader's options for it.
 
-    list: file of the split's image names, "" where there is none. names: those names themselves.
+    annotations: "" for formats without annotation files. list: file of the split's image names, "" where
+    there is none. names: those names themselves. background, instances, videos: "" where there are none.
     """
 
     images: str
     annotations: str
     list: str = ""
     names: Sequence[str] = ()
+    background: str = ""
+    instances: str = ""
+    videos: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -84,6 +108,11 @@ class Recipe:
     nouns: Mapping[str, str] | None = None
     irregular: Mapping[str, str] = field(default_factory=dict)
     ignore: Sequence[str] = ()
+    keep_unknown: bool = False
+    folders: Sequence[str] = ()
+    gsd: float | None = None
+    rendering: Rendering = field(default_factory=Rendering)
+    tiling: Tiling | None = None
     title: str = ""
     homepage: str = ""
     licence: str = ""
@@ -98,7 +127,7 @@ class Recipe:
 
     def classes(self) -> Classes:
         """The mapping of raw labels that readers take."""
-        return Classes(self.nouns, self.ignore)
+        return Classes(self.nouns, self.ignore, self.keep_unknown)
 
     def check_splits(self, wanted: Iterable[str]) -> None:
         """Raise RecipeError where the recipe has no split of some wanted name."""
@@ -130,7 +159,7 @@ def path_of(name: str) -> Path:
     if not path.is_file():
         near = difflib.get_close_matches(name, names(), 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise RecipeError(f"no recipe {name!r}{hint} (known: {', '.join(names())}, or a .toml file)")
+        raise RecipeError(f"no recipe {name!r}{hint} (see `rsdata recipes`, or give a .toml file)")
     return path
 
 
@@ -151,28 +180,28 @@ def load(name: str) -> Recipe:
 
 def parse(name: str, raw: Mapping[str, Any], digest: str = "") -> Recipe:
     """A Recipe from parsed TOML. Raises RecipeError as `load`."""
-    _known(f"recipe {name}", raw, _KEYS)
+    where = f"recipe {name}"
+    _known(where, raw, _KEYS)
     for key in ("format", "splits"):
         if key not in raw:
-            raise RecipeError(f"recipe {name}: no {key}")
-    texts = {key: _text(name, key, raw.get(key, "")) for key in ("title", "homepage", "licence", "citation")}
+            raise RecipeError(f"{where}: no {key}")
+    texts = {key: _text(name, key, raw.get(key, "")) for key in _TEXTS}
     format_name = _text(name, "format", raw["format"])
     paper = raw.get("paper", {})
-    _known(f"recipe {name}, [paper]", paper, _PAPER)
-    for key in ("splits", "classes", "options"):
+    _known(f"{where}, [paper]", paper, _PAPER)
+    for key in ("splits", "classes", "options", "image", "tiles"):
         if not isinstance(raw.get(key, {}), Mapping):
-            raise RecipeError(f"recipe {name}: {key} is no table")
-    if not all(raw["splits"].values()):
-        raise RecipeError(f"recipe {name}: a split without a layout")
+            raise RecipeError(f"{where}: {key} is no table")
     if not raw["splits"]:
-        raise RecipeError(f"recipe {name}: no splits")
+        raise RecipeError(f"{where}: no splits")
+    if not all(raw["splits"].values()):
+        raise RecipeError(f"{where}: a split without a layout")
     if not isinstance(raw.get("ignore", []), list):
-        raise RecipeError(f"recipe {name}: ignore is no array of labels")
-    for split in _texts(f"recipe {name}, [paper]", "splits", paper.get("splits", [])):
+        raise RecipeError(f"{where}: ignore is no array of labels")
+    for split in _texts(f"{where}, [paper]", "splits", paper.get("splits", [])):
         if split not in raw["splits"] and "*" not in raw["splits"]:
-            raise RecipeError(f"recipe {name}, [paper]: splits names {split!r}, which the recipe has not")
+            raise RecipeError(f"{where}, [paper]: splits names {split!r}, which the recipe has not")
     nouns, irregular = _classes(name, raw.get("classes", {}))
-    ignore = [str(label) for label in raw.get("ignore", [])]
     shared = raw.get("options", {})
     splits = {
         split: [
@@ -188,7 +217,12 @@ def parse(name: str, raw: Mapping[str, Any], digest: str = "") -> Recipe:
         splits,
         nouns if "classes" in raw else None,
         irregular,
-        ignore,
+        [str(label) for label in raw.get("ignore", [])],
+        _is(bool, where, "keep_unknown", raw.get("keep_unknown", False)),
+        _texts(where, "folders", raw.get("folders", [])),
+        _gsd(where, raw.get("gsd")),
+        _made(Rendering, f"{where}, [image]", raw.get("image", {})),
+        _made(Tiling, f"{where}, [tiles]", raw["tiles"]) if "tiles" in raw else None,
         paper=paper,
         digest=digest,
         **texts,
@@ -196,32 +230,52 @@ def parse(name: str, raw: Mapping[str, Any], digest: str = "") -> Recipe:
 
 
 def from_format(name: str, images: str | None = None, annotations: str | None = None) -> Recipe:
-    """The recipe of a private dump in a known format: one split "train", classes as published.
+    """The recipe of a private dump in a known format: classes as published, split "train".
 
-    Without patterns the format's usual layouts are tried. Raises RecipeError as `load`.
+    Without patterns the format's usual layouts are tried. `{split}` in a pattern stands for the folder of a
+    split (train, val or valid, test). Raises RecipeError as `load`.
     """
     reader = formats.load(name)
-    if bool(images) != bool(annotations):
+    if reader.ONE_FILE != "none" and bool(images) != bool(annotations):
         raise RecipeError("give both patterns, --images and --annotations, or neither")
-    pairs = [(images, annotations)] if images else reader.LAYOUTS
-    split = "*" if getattr(reader, "NAMES_SPLITS", False) else "train"
-    layouts = [
+    pairs = [(images, annotations or "")] if images else reader.LAYOUTS
+    if getattr(reader, "NAMES_SPLITS", False):
+        return Recipe(name, name, {"*": _of_split(name, pairs, "*", "*")})
+    found = {split: _of_split(name, pairs, split, *words) for split, words in _SPLIT_WORDS.items()}
+    return Recipe(name, name, {split: layouts for split, layouts in found.items() if layouts})
+
+
+def _of_split(name: str, pairs: Sequence[tuple[str, str]], split: str, *words: str) -> list[Layout]:
+    """The layouts of one split: patterns with `{split}`, and for the first split those without."""
+    return [
         layout
-        for left, right in pairs
-        for layout in _layouts(name, split, {"images": left, "annotations": right}, name, {})
+        for images, annotations in pairs
+        for word in words
+        if "{split}" in images + annotations or (split in ("train", "*") and word == words[0])
+        for layout in _layouts(
+            name,
+            split,
+            {
+                "images": images.replace("{split}", word),
+                "annotations": annotations.replace("{split}", word) or [],
+            },
+            name,
+            {},
+        )
     ]
-    return Recipe(name, name, {split: layouts})
 
 
-def adapted(recipe: Recipe, name: str | None, options: Mapping[str, Any]) -> Recipe:
-    """`recipe` under another name, if one is given, and with reader options that win over its own.
+def adapted(
+    recipe: Recipe, name: str | None, options: Mapping[str, Any], tiling: Tiling | str | None = "as it is"
+) -> Recipe:
+    """`recipe` under another name, if one is given, with reader options and a tiling that win over its own.
 
     Raises RecipeError for an option that the reader does not have.
     """
     where = f"recipe {recipe.name}"
     if name is not None and not re.fullmatch(r"[\w.-]+", name):
         raise RecipeError(f"{where}: a dataset's name is letters, digits, points, dashes: not {name!r}")
-    _known(where, options, _reader_options(recipe.reader))
+    _known(where, options, list(reader_options(recipe.reader)))
     _typed(where, options, recipe.reader)
     splits = {
         split: [replace(layout, options={**layout.options, **options}) for layout in layouts]
@@ -229,11 +283,19 @@ def adapted(recipe: Recipe, name: str | None, options: Mapping[str, Any]) -> Rec
     }
     changes = json.dumps(options, sort_keys=True, default=str)
     digest = hashlib.sha256(f"{recipe.digest} {changes}".encode()).hexdigest() if options else recipe.digest
-    return replace(recipe, name=name or recipe.name, splits=splits, digest=digest)
+    cut = recipe.tiling if isinstance(tiling, str) else tiling
+    return replace(recipe, name=name or recipe.name, splits=splits, digest=digest, tiling=cut)
 
 
-def _reader_options(reader: ModuleType) -> list[str]:
-    return list(inspect.signature(reader.read).parameters)[3:]
+def reader_options(reader: ModuleType) -> dict[str, Any]:
+    """The options of a format's reader with their defaults."""
+    parameters = list(inspect.signature(reader.read).parameters.items())[3:]
+    return {name: held.default for name, held in parameters if name not in _GIVEN}
+
+
+def given(reader: ModuleType) -> frozenset[str]:
+    """Which of image, instances and window a format's reader asks the flow for."""
+    return frozenset(_GIVEN) & inspect.signature(reader.read).parameters.keys()
 
 
 def _layouts(name: str, split: str, table: Any, format_name: str, shared: Mapping[str, Any]) -> list[Layout]:
@@ -241,24 +303,36 @@ def _layouts(name: str, split: str, table: Any, format_name: str, shared: Mappin
     reader = formats.load(format_name)
     if split != "*" and not split.isidentifier():
         raise RecipeError(f"{where}: a split's name is letters, digits and underscores")
-    valid = _reader_options(reader)
+    valid = list(reader_options(reader))
     _known(where, table, (*_LAYOUT, *valid))
     _known(where, shared, valid)
     options = {**shared, **{key: item for key, item in table.items() if key not in _LAYOUT}}
     _typed(where, options, reader)
-    images, annotations, lists, names = (_texts(where, key, table.get(key, [])) for key in _LAYOUT)
-    if not images or not annotations:
-        raise RecipeError(f"{where}: images and annotations are patterns, and both are needed")
+    images, annotations, lists, names, *others = (_texts(where, key, table.get(key, [])) for key in _LAYOUT)
+    without = reader.ONE_FILE == "none"
+    if not images or bool(annotations) == without:
+        needed = "images is a pattern" if without else "images and annotations are patterns, and both are"
+        raise RecipeError(f"{where}: {needed} needed{', without annotations' if without else ''}")
+    if any(len(patterns) > 1 for patterns in others):
+        raise RecipeError(f"{where}: {', '.join(_LAYOUT[4:])} are single patterns")
+    background, instances, videos = (patterns[0] if patterns else "" for patterns in others)
     found = [
-        Layout(left, right, listed, names, options)
-        for listed, left, right in product(lists or [""], images, annotations)
-        if reader.ONE_FILE == "split" or _stars(left) == _stars(right)
+        Layout(left, right, listed, names, background, instances, videos, options)
+        for listed, left, right in product(lists or [""], images, annotations or [""])
+        if without or _pair(reader, left, right)
     ]
     if not found:
         raise RecipeError(
             f"{where}: images and annotations pair by stars, but have not the same number of them"
         )
     return found
+
+
+def _pair(reader: ModuleType, images: str, annotations: str) -> bool:
+    """Whether two patterns pair by their stars; those of frames have one more, the frame's number."""
+    if reader.ONE_FILE == "split" and not getattr(reader, "FRAMES", False):
+        return True
+    return _stars(images) == _stars(annotations) + int(reader.ONE_FILE == "split")
 
 
 def _stars(pattern: str) -> int:
@@ -270,6 +344,27 @@ def _texts(where: str, key: str, value: Any) -> list[str]:
     if not isinstance(values, list) or not all(isinstance(item, str) for item in values):
         raise RecipeError(f"{where}: {key} is a text or an array of texts")
     return values
+
+
+def _is(kind: type[T], where: str, key: str, value: Any) -> T:
+    if not isinstance(value, kind):
+        raise RecipeError(f"{where}: {key} = {value!r}, expected {kind.__name__}")
+    return value
+
+
+def _gsd(where: str, value: Any) -> float | None:
+    if value is not None and not (type(value) in (int, float) and 0 < value < math.inf):
+        raise RecipeError(f"{where}: gsd = {value!r}, expected metres per pixel")
+    return None if value is None else float(value)
+
+
+def _made(kind: type[T], where: str, table: Mapping[str, Any]) -> T:
+    """A Rendering or a Tiling from its table."""
+    _known(where, table, [field.name for field in fields(kind)])  # type: ignore[arg-type]
+    try:
+        return kind(**table)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"{where}: {error}") from error
 
 
 def _known(where: str, table: Any, valid: Sequence[str]) -> None:

@@ -48,6 +48,8 @@ class Record(NamedTuple):
         only when a rejection needs it.
     split: set by formats whose annotation file names the split, else "".
     place: the image's 0-based index in its file's `images` array, -1 where the file is of this image alone.
+    gsd: ground sampling distance in metres per pixel, None where the label file states none.
+    cover: (label, share of the image's pixels, 0 to 1) of each class of a mask, largest first.
     """
 
     image: str
@@ -61,6 +63,8 @@ class Record(NamedTuple):
     lines: Sequence[int] = ()
     element: str = ""
     place: int = -1
+    gsd: float | None = None
+    cover: Sequence[tuple[str, float]] = ()
 
 
 class Rejection(NamedTuple):
@@ -112,6 +116,9 @@ SCHEMA = pa.schema(
         ("phash", pa.uint64()),
         ("sha256", pa.string()),
         ("annotation", pa.string()),
+        ("gsd", pa.float32()),
+        ("cover", pa.list_(pa.struct([("label", pa.string()), ("share", pa.float32())]))),
+        ("geometry", pa.binary()),
     ]
 )
 

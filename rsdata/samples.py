@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rsdata import files, scenes
+from rsdata import files, scenes, tiles
 from rsdata.errors import RecipeError
 from rsdata.recipes import Layout, Recipe
 from rsdata.records import Box, Record
@@ -42,7 +42,7 @@ LAND_COVER = ("building", "road", "lake", "forest", "meadow", "field", "tree")
 class Sample(NamedTuple):
     """One image of a sample dump.
 
-    split: the split that a Plan must find it in. image, annotation: paths relative to the dump.
+    split: the split that a Plan must find it in. image, annotation, instances: paths relative to the dump.
     record: the truth: boxes (label: noun, raw_label: as written) whose polygons reach their edges, size,
         the captions of `scenes.describe`, split. A format writes the part of it that its grammar holds.
     """
@@ -54,6 +54,7 @@ class Sample(NamedTuple):
     layout: Layout
     record: Record
     scene: Scene
+    instances: str = ""
 
 
 def write(
@@ -80,21 +81,29 @@ def write(
     listed: defaultdict[str, list[str]] = defaultdict(list)
     written = []
     for sample in draw(recipe, images, seed, size, most, splits):
-        _save(_made(folder / sample.image), sample.scene.pixels)
+        path = _made(folder / sample.image)
+        _save(path, _framed(sample.scene.pixels, recipe), getattr(reader, "GEOREFERENCED", False))
         written.append(sample.image)
         if sample.layout.list:
             listed[sample.layout.list].append(sample.name)
+        record = _published(sample, recipe)
         if reader.ONE_FILE == "split":
-            documents.setdefault(sample.annotation, (sample.layout, []))[1].append(sample.record)
-            continue
-        path = _made(folder / sample.annotation)
-        if _aligned(recipe):
-            reader.write(path, sample.scene.mask, list(raws.values()), background(recipe))
-        else:
-            _write_records(recipe, path, sample.layout, [sample.record])
-        written.append(sample.annotation)
+            documents.setdefault(sample.annotation, (sample.layout, []))[1].append(record)
+        elif _aligned(recipe):
+            reader.write(
+                _made(folder / sample.annotation), sample.scene.mask, list(raws.values()), background(recipe)
+            )
+            written.append(sample.annotation)
+            if sample.instances:
+                reader.write_instances(_made(folder / sample.instances), _instances(sample.scene.mask))
+                written.append(sample.instances)
+        elif reader.ONE_FILE == "image":
+            _write_records(recipe, _made(folder / sample.annotation), sample.layout, [record], path)
+            written.append(sample.annotation)
     for document, (layout, records) in documents.items():
         _write_records(recipe, _made(folder / document), layout, records)
+    if hasattr(reader, "accompany"):
+        written += reader.accompany(folder, list(raws.values()))
     for name_list, names in listed.items():
         _made(folder / name_list).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
     return sorted([*written, *documents, *listed])
@@ -110,10 +119,10 @@ def draw(
 ) -> Iterator[Sample]:
     """The samples of a dump, drawn one at a time: exactly those that `write` writes.
 
-    images: of the first split; each other split gets a fifth of it, at least one. size: (width, height) in
-    pixels, 32 or more. most: objects an image. splits: which to write, in the recipe's order; without it all
-    but those that only catch other layouts ("unsplit", DIOR's "trainval"). An image depends on the seed, its
-    split and its index, so a longer dump begins with a shorter one.
+    images: of the split train, else of the first; each other gets a fifth of it, at least one. size: (width,
+    height) in pixels, 32 or more. most: objects an image. splits: which to write, in the recipe's order;
+    without it all but those that only catch other layouts ("unsplit", DIOR's "trainval"). An image depends on
+    the seed, its split and its index, so a longer dump begins with a shorter one.
 
     Raises RecipeError: a split that the recipe does not have, more images than it names, an image pattern
     without a star, no class to draw, no background for a mask. Raises ValueError as `scenes.draw`.
@@ -121,24 +130,31 @@ def draw(
     if images < 1:
         raise ValueError(f"cannot write {images} images: give 1 or more")
     raws, words = labels(recipe), Words(recipe.irregular)
-    for place, split in enumerate(_splits(recipe, splits)):
+    chosen = _splits(recipe, splits)
+    first = "train" if "train" in chosen else chosen[0]
+    for split in chosen:
         layout = recipe.splits[split if split in recipe.splits else "*"][0]
-        count = images if place == 0 else max(1, images // 5)
+        count = images if split == first else max(1, images // 5)
         for index, name in enumerate(_names(recipe, split, layout, count)):
-            stars = _stars(recipe, layout.images, name, index)
+            nouns = list(raws)
+            if recipe.reader.ONE_FILE == "none":
+                nouns = [nouns[index % len(nouns)]]
+            stars = _stars(recipe, layout.images, name, index, raws[nouns[0]] if nouns else "")
             image = files.fill_pattern(layout.images, stars)
             annotation = _annotation(recipe, split, layout, stars)
             own = int.from_bytes(hashlib.sha256(f"{seed}/{split}/{index}".encode()).digest()[:8])
-            scene = scenes.draw(list(raws), own, *size, most, land_cover=_aligned(recipe))
+            scene = scenes.draw(nouns, own, *size, most, land_cover=_aligned(recipe))
             record = Record(
                 image,
                 [_snug(box)._replace(raw_label=raws[box.label]) for box in scene.boxes],
                 *size,
                 captions=scenes.describe(scene, random.Random(own), words),
+                label=nouns[0] if recipe.reader.ONE_FILE == "none" else None,
                 split=split,
-                annotation=annotation,
+                annotation=annotation or image,
             )
-            yield Sample(split, name, image, annotation, layout, record, scene)
+            instances = files.fill_pattern(layout.instances, stars) if layout.instances else ""
+            yield Sample(split, name, image, annotation or image, layout, record, scene, instances)
 
 
 def labels(recipe: Recipe) -> dict[str, str]:
@@ -208,6 +224,8 @@ def _catches_others(recipe: Recipe, split: str) -> bool:
 
 
 def _names(recipe: Recipe, split: str, layout: Layout, count: int) -> list[str]:
+    if _frames(recipe):
+        return [f"{index * int(layout.options.get('step', 1)):06}" for index in range(count)]
     if not layout.names:
         return [f"{split}_{index:05}" for index in range(count)]
     if count > len(layout.names):
@@ -217,21 +235,31 @@ def _names(recipe: Recipe, split: str, layout: Layout, count: int) -> list[str]:
     return list(layout.names[:count])
 
 
-def _stars(recipe: Recipe, pattern: str, name: str, index: int) -> list[str]:
-    """A value for each star: the last free one is the image's name; {a,b} take turns."""
+def _frames(recipe: Recipe) -> bool:
+    return bool(getattr(recipe.reader, "FRAMES", False))
+
+
+def _stars(recipe: Recipe, pattern: str, name: str, index: int, raw: str) -> list[str]:
+    """A value for each star: the last free one is the image's name; {a,b} take turns.
+
+    raw: what the folders are called where they are the class.
+    """
+    folder = raw if recipe.reader.ONE_FILE == "none" else "area"
     choices = files.star_choices(pattern)
     free = [place for place, words in enumerate(choices) if words is None]
     if not free:
         raise RecipeError(f"recipe {recipe.name}: {pattern} has no * where an image's name could stand")
     return [
-        words[index % len(words)] if words else name if place == free[-1] else "area"
+        words[index % len(words)] if words else name if place == free[-1] else folder
         for place, words in enumerate(choices)
     ]
 
 
 def _annotation(recipe: Recipe, split: str, layout: Layout, stars: Sequence[str]) -> str:
-    if recipe.reader.ONE_FILE == "image":
+    if recipe.reader.ONE_FILE == "image" or _frames(recipe):
         return files.fill_pattern(layout.annotations, stars)
+    if recipe.reader.ONE_FILE == "none":
+        return ""
     own = "_sample" if "*" in recipe.splits else split
     choices = files.star_choices(layout.annotations)
     return files.fill_pattern(layout.annotations, [words[0] if words else own for words in choices])
@@ -252,10 +280,36 @@ def _snug(box: Box) -> Box:
     return box._replace(polygon=(np.round(stretched.ravel() * 8) / 8).tolist())
 
 
-def _write_records(recipe: Recipe, path: Path, layout: Layout, records: Sequence[Record]) -> None:
+def _published(sample: Sample, recipe: Recipe) -> Record:
+    """The truth as an annotation file tells it: pixels counted from the border's corner, frames by number."""
+    record, border = sample.record, recipe.rendering.border
+    if _frames(recipe):
+        record = record._replace(image=str(int(sample.name)))
+    if not border:
+        return record
+    width, height = sample.scene.pixels.shape[1] + 2 * border, sample.scene.pixels.shape[0] + 2 * border
+    return record._replace(boxes=tiles.shifted(record.boxes, -border, -border), width=width, height=height)
+
+
+def _framed(pixels: np.ndarray[Any, Any], recipe: Recipe) -> np.ndarray[Any, Any]:
+    border = recipe.rendering.border
+    return np.pad(pixels, ((border, border), (border, border), (0, 0)), constant_values=255)
+
+
+def _instances(mask: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """An id for each object of a scene's mask, 0 for none: no two objects touch."""
+    import cv2
+
+    return np.asarray(cv2.connectedComponents((mask >= 0).astype(np.uint8), connectivity=8)[1])
+
+
+def _write_records(
+    recipe: Recipe, path: Path, layout: Layout, records: Sequence[Record], image: Path | None = None
+) -> None:
     folder = files.fixed_folder(layout.images)
     accepted = inspect.signature(recipe.reader.write).parameters
-    options = {key: value for key, value in layout.options.items() if key in accepted}
+    given = {**layout.options, "image": image, "names": list(labels(recipe).values())}
+    options = {key: value for key, value in given.items() if key in accepted}
     # Publishers name images as they lie in the images' folder.
     named = [record._replace(image=record.image.removeprefix(folder)) for record in records]
     recipe.reader.write(path, named, **options)
@@ -275,7 +329,16 @@ _ENCODING: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def _save(path: Path, pixels: np.ndarray[Any, Any]) -> None:
+def _save(path: Path, pixels: np.ndarray[Any, Any], georeferenced: bool) -> None:
     from PIL import Image
 
-    Image.fromarray(pixels).save(path, **_ENCODING.get(path.suffix.lower(), {}))
+    if not georeferenced:
+        Image.fromarray(pixels).save(path, **_ENCODING.get(path.suffix.lower(), {}))
+        return
+    import rasterio
+
+    height, width, _ = pixels.shape
+    place = {"crs": "EPSG:32633", "transform": rasterio.Affine(0.5, 0, 500_000, 0, -0.5, 5_400_000)}
+    shape = {"width": width, "height": height, "count": 3, "dtype": "uint8", "photometric": "RGB"}
+    with rasterio.open(path, "w", driver="GTiff", **shape, **place) as raster:
+        raster.write(np.moveaxis(pixels, -1, 0))

@@ -1,13 +1,12 @@
-"""A shard's work: units of the plan → read, check, caption → rows of one Parquet file.
+"""A shard's work: units of the plan → read, check, cut, caption → rows of one Parquet file.
 
-An image file is opened once: its bytes, digest, size and perceptual hash come from one read and one decode.
+An image file is opened once: its bytes, digest, size and perceptual hash come from one read and one decode,
+and so do those of the windows of a scene.
 """
 
 from __future__ import annotations
 
 import gc
-import hashlib
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,17 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rsdata import box_to_caption, checks, columns, rasters, tables
-from rsdata.classes import Classes
+from rsdata import box_to_caption, checks, columns, pictures, rasters, recipes, tables, tiles
 from rsdata.errors import AnnotationError
-from rsdata.hashing import phash
+from rsdata.pictures import Picture
 from rsdata.plan import Unit
 from rsdata.recipes import Recipe
-from rsdata.records import HUMAN, Record, Rejection
+from rsdata.records import HUMAN, Box, Record, Rejection
 from rsdata.tables import Row
+from rsdata.tiles import Tiling, Window
 from rsdata.words import Words
 
-_ORIENTATION = 0x0112
 _NO_OBJECT = frozenset(["E01", "E09", "E16", "E26", "E27", "E29", "E34"])
 """Codes of what is dropped and is no object: files, repeated entries, links, captions."""
 
@@ -66,11 +64,15 @@ class Shard(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What a shard came to: counts of units, rows, objects, captions; objects by label; rejections."""
+    """What a shard came to: counts of units, images (each window is one), rows, objects, captions; objects by
+    label; rejections.
+    """
 
+    dataset: str
     split: str
     source: int
     units: int
+    images: int
     rows: int
     objects_found: int
     objects_written: int
@@ -79,41 +81,26 @@ class Result(NamedTuple):
     rejections: list[Rejection]
 
 
-class _Seen(NamedTuple):
-    """What one look at an image file gives; `turned` is its EXIF orientation where that is not 1."""
-
-    data: bytes
-    width: int
-    height: int
-    phash: int | None
-    sha256: str
-    turned: int | None
-
-
 def write_shard(shard: Shard) -> Result:
     """Turn the units of a shard into rows, write them in order, and count."""
-    classes, words = shard.recipe.classes(), Words(shard.recipe.irregular)
-    rejections: list[Rejection] = []
-    labels: Counter[str] = Counter()
-    rows = found = written = captions = 0
     with _writer(shard) as add:
+        work = _Work(shard, add)
         for unit in shard.units:
-            record, problems = _read(unit, shard, classes)
-            found += len(record.boxes) if record else 0
-            found += sum(map(is_object, problems))
-            row = None if record is None else _row(unit, record, shard, classes, words, problems)
-            rejections.extend(item._replace(image=item.image or unit.image) for item in problems)
-            if row is None:
-                continue
-            add(row)
-            rows += 1
-            written += len(row.objects)
-            captions += len(row.captions)
-            labels.update(columns.labels(row.objects))
-    if not rows and shard.path is not None:
+            work.convert(unit)
+    if not work.rows and shard.path is not None:
         shard.path.unlink()
     return Result(
-        shard.split, shard.source, len(shard.units), rows, found, written, labels, captions, rejections
+        shard.recipe.name,
+        shard.split,
+        shard.source,
+        len(shard.units),
+        work.images,
+        work.rows,
+        work.found,
+        work.written,
+        work.labels,
+        work.captions,
+        work.rejections,
     )
 
 
@@ -144,96 +131,262 @@ def _writer(shard: Shard) -> Iterator[Callable[[Row], None]]:
             yield writer.add
 
 
-def _read(unit: Unit, shard: Shard, classes: Classes) -> tuple[Record | None, list[Rejection]]:
-    """The Record of a unit, None where its annotation cannot be read, and what the reader left out."""
-    if unit.record is not None:
-        return unit.record, []
-    problems: list[Rejection] = []
-    record = None
-    try:
-        for item in shard.recipe.reader.read(shard.root, unit.annotation, classes, **unit.layout.options):
-            if isinstance(item, Rejection):
-                problems.append(item)
+class _Work:
+    """The units of a shard, one after the other, and the running count of what they come to."""
+
+    def __init__(self, shard: Shard, add: Callable[[Row], None]) -> None:
+        self.root, self.recipe, self.options, self._add = shard.root, shard.recipe, shard.options, add
+        self.classes, self.words = shard.recipe.classes(), Words(shard.recipe.irregular)
+        self.aligned = bool(getattr(shard.recipe.reader, "ALIGNED", False))
+        self.given = recipes.given(shard.recipe.reader)
+        self.border = shard.recipe.rendering.border
+        self.images = self.rows = self.found = self.written = self.captions = 0
+        self.labels: Counter[str] = Counter()
+        self.rejections: list[Rejection] = []
+
+    def convert(self, unit: Unit) -> None:
+        """Write the rows of a unit: one, or one a window."""
+        path = self.root / unit.image
+        tiling = self.recipe.tiling
+        try:
+            if self.options.annotations_only:
+                self._without_pixels(unit)
+            elif tiling and unit.frame < 0 and self._is_larger(path, tiling):
+                with pictures.opened(path, self.recipe.rendering) as scene:
+                    if record := self._read_scene(unit, scene.full):
+                        self._windows(unit, record, tiling.windows(scene.width, scene.height), scene.picture)
             else:
-                record = item._replace(image=unit.image)
-    except AnnotationError as error:
-        problems.append(Rejection("rejected", error.code, error.path, error.line, unit.image, error.why))
-        return None, problems
-    return record, problems
-
-
-def _row(
-    unit: Unit, record: Record, shard: Shard, classes: Classes, words: Words, problems: list[Rejection]
-) -> Row | None:
-    """The row of a unit, or None where the image is rejected; what happened is added to `problems`."""
-    options = shard.options
-    seen = None
-    width, height = record.width, record.height
-    if not options.annotations_only:
-        try:
-            seen = _look(shard.root / unit.image)
+                self._whole(unit)
         except OSError as error:
-            why = f"the image cannot be read: {error.strerror or error}"
-            problems.append(Rejection("rejected", "E35", unit.image, 0, unit.image, why))
-            return None
-        width, height = seen.width, seen.height
-        if seen.turned:
-            why = f"EXIF orientation {seen.turned}: boxes and size are those of the stored pixels"
-            problems.append(Rejection("repaired", "E32", unit.image, 0, unit.image, why))
-        aligned = getattr(shard.recipe.reader, "ALIGNED", False)
-        if mismatch := checks.size(record, width, height, aligned):
-            problems.append(mismatch)
-            if mismatch.action == "rejected":
-                return None
-    boxes, left_out = checks.boxes(record, width, height, classes)
-    problems.extend(left_out)
-    image_id = f"{shard.recipe.name}/{unit.split}/{unit.name}"
-    captions: Sequence[str] = record.captions
-    source: str | None = HUMAN
-    if not captions and options.captions != "none":
-        source = options.captions
-        captions = box_to_caption.captions(
-            record._replace(boxes=columns.outlines(boxes), width=width, height=height),
-            image_id,
-            options.captions,
-            words,
-            options.seed,
-            large_count=options.large_count,
-        )
-    return Row(
-        image_id,
-        shard.recipe.name,
-        unit.split,
-        None if seen is None or options.no_images else seen.data,
-        unit.image,
-        width,
-        height,
-        boxes,
-        captions,
-        source if captions else None,
-        record.label,
-        seen.phash if seen else None,
-        seen.sha256 if seen else None,
-        unit.annotation,
-    )
+            self._reject(unit, Rejection("rejected", "E35", unit.image, 0, unit.image, _cannot(error)))
 
+    def _is_larger(self, path: Path, tiling: Tiling) -> bool:
+        return max(rasters.size(path)) - 2 * self.border > tiling.size
 
-def _look(path: Path) -> _Seen:
-    """Read an image file once. Raises OSError where it cannot be read or decoded."""
-    data = path.read_bytes()
-    digest = hashlib.sha256(data).hexdigest()
-    image = rasters.open_image(data)
-    if image is None:
-        return _Seen(data, *rasters.geotiff_size(data), None, digest, None)
-    with image, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what a damaged file means is told by its rejection
-        width, height = image.size
-        if width * height > rasters.MAX_DECODED:
-            return _Seen(data, width, height, None, digest, None)
+    def _whole(self, unit: Unit) -> None:
+        """One row of a whole image."""
+        record = self._read(unit)
+        if record is None:
+            return
         try:
-            turned = image.getexif().get(_ORIENTATION, 1)
-            return _Seen(data, width, height, phash(image), digest, None if turned == 1 else turned)
-        except OSError:
-            raise
-        except Exception as error:  # decoders raise whatever a damaged file makes them stumble over
-            raise OSError(f"{type(error).__name__}: {error}") from error
+            if unit.frame >= 0:
+                picture = pictures.frame(self.root / unit.image, unit.frame, self.recipe.rendering)
+            else:
+                picture = pictures.look(self.root / unit.image, self.recipe.rendering)
+        except OSError as error:
+            why = Rejection("rejected", "E35", unit.image, 0, unit.image, _cannot(error))
+            self._reject(unit, why, len(record.boxes))
+            return
+        full = (picture.width + 2 * self.border, picture.height + 2 * self.border)
+        boxes = self._checked(unit, record, full)
+        if boxes is not None:
+            self._turned(unit, picture)
+            self._row(unit, record, boxes, picture)
+
+    def _without_pixels(self, unit: Unit) -> None:
+        """The row or rows of an image that is not opened: its size is what the label claims, if anything."""
+        record = self._read(unit)
+        if record is None:
+            return
+        width, height = record.width, record.height
+        inner = (
+            None if width is None or height is None else (width - 2 * self.border, height - 2 * self.border)
+        )
+        tiling = self.recipe.tiling
+        if self.aligned or tiling is None or inner is None or max(inner) <= tiling.size:
+            boxes = self._checked(unit, record, (width, height))
+            if boxes is not None:
+                inside = record if inner is None else record._replace(width=inner[0], height=inner[1])
+                self._row(unit, inside, boxes, None)
+        else:
+            self._windows(unit, record, tiling.windows(*inner), None)
+
+    def _read_scene(self, unit: Unit, full: tuple[int, int]) -> Record | None:
+        """The Record of an image that is cut: of a mask its size only, as windows are read one by one."""
+        if not self.aligned or unit.record is not None:
+            return self._read(unit)
+        try:
+            width, height = rasters.size(self.root / unit.annotation)
+        except OSError as error:
+            why = f"mask cannot be read: {error.strerror or error}"
+            self._reject(unit, Rejection("rejected", "E01", unit.annotation, 0, unit.image, why))
+            return None
+        return Record(unit.image, (), width, height, annotation=unit.annotation)
+
+    def _windows(
+        self,
+        unit: Unit,
+        record: Record,
+        windows: Sequence[Window],
+        look: Callable[[Window], Picture | None] | None,
+    ) -> None:
+        """One row a window."""
+        tiling = self.recipe.tiling
+        assert tiling is not None
+        border = 2 * self.border
+        full = (max(w.x + w.width for w in windows) + border, max(w.y + w.height for w in windows) + border)
+        boxes = self._checked(unit, record, full)
+        if boxes is None:
+            return
+        parts = tiles.cut(boxes, windows, tiling.visible)
+        for index in parts.unseen:
+            box = boxes[index]
+            why = f"{box.raw_label}: no window shows {100 * tiling.visible:g} % of it"
+            self._note(unit, Rejection("dropped", "E13", unit.annotation, 0, unit.image, why))
+        told = False
+        for window, held in zip(windows, parts.boxes, strict=True):
+            part = record._replace(width=window.width, height=window.height)
+            if self.aligned and unit.record is None:
+                found = self._read(unit, window)
+                if found is None:
+                    continue
+                part = found
+                held = list(self._checked(unit, found, (window.width, window.height), window) or ())
+            picture = None
+            if look is not None:
+                try:
+                    picture = look(window)
+                except OSError as error:
+                    self._reject(unit, self._lost(unit, window, "E35", _cannot(error)), len(held))
+                    continue
+                if picture is None:
+                    why = "no pixel of the window is data"
+                    self._reject(unit, self._lost(unit, window, "E36", why), len(held))
+                    continue
+                if not told:
+                    self._turned(unit, picture)
+                    told = True
+            self._row(unit, part, held, picture, window)
+
+    def _lost(self, unit: Unit, window: Window, code: str, why: str) -> Rejection:
+        return Rejection("rejected", code, unit.image, 0, f"{unit.image}#{window}", why)
+
+    def _read(self, unit: Unit, window: Window | None = None) -> Record | None:
+        """The Record of a unit or of a part of its mask; None where its annotation rejects the image."""
+        if unit.record is not None:
+            return unit.record
+        options = dict(unit.layout.options)
+        image = "" if self.options.annotations_only else unit.image
+        given = {"image": image, "instances": unit.instances}
+        options.update({name: value for name, value in given.items() if name in self.given})
+        if window is not None:
+            options["window"] = window._replace(x=window.x + self.border, y=window.y + self.border)
+        record = None
+        lost: list[Rejection] = []
+        try:
+            for item in self.recipe.reader.read(self.root, unit.annotation, self.classes, **options):
+                if isinstance(item, Record):
+                    record = item._replace(image=unit.image)
+                elif item.action == "rejected":
+                    lost.append(item)
+                else:
+                    self._note(unit, item, window)
+        except AnnotationError as error:
+            lost = [Rejection("rejected", error.code, error.path, error.line, "", error.why)]
+        if lost:
+            self._reject(
+                unit, lost[0]._replace(image=_name(unit, window)), len(record.boxes) if record else 0
+            )
+            return None
+        return record
+
+    def _checked(
+        self, unit: Unit, record: Record, full: tuple[int | None, int | None], window: Window | None = None
+    ) -> Sequence[Box] | None:
+        """The sound Boxes of a Record in the pixels within the border, None where the image is rejected.
+
+        full: width and height of the image with its border, None where unknown.
+        """
+        width, height = full
+        if width is None or height is None:
+            inner: tuple[int | None, int | None] = full
+        else:
+            mismatch = checks.size(record, width, height, self.aligned)
+            if mismatch and mismatch.action == "rejected":
+                self._reject(unit, mismatch, len(record.boxes))
+                return None
+            if mismatch:
+                self._note(unit, mismatch, window)
+            border = 0 if window is not None else self.border
+            inner = (width - 2 * border, height - 2 * border)
+            if border:
+                moved = tiles.shifted(record.boxes, border, border)
+                record = record._replace(boxes=moved, width=inner[0], height=inner[1])
+        boxes, left_out = checks.boxes(record, *inner, self.classes)
+        for item in left_out:
+            self._note(unit, item, window)
+        return boxes
+
+    def _row(
+        self,
+        unit: Unit,
+        record: Record,
+        boxes: Sequence[Box],
+        picture: Picture | None,
+        window: Window | None = None,
+    ) -> None:
+        options = self.options
+        width, height = (picture.width, picture.height) if picture else (record.width, record.height)
+        image_id = f"{self.recipe.name}/{unit.split}/{unit.name}{f'#{window}' if window else ''}"
+        gsds = (record.gsd, picture.gsd if picture else None, self.recipe.gsd)
+        gsd = next((value for value in gsds if value is not None), None)
+        captions: Sequence[str] = record.captions
+        source: str | None = HUMAN
+        if not captions and options.captions != "none":
+            source = options.captions
+            seen = record._replace(boxes=columns.outlines(boxes), width=width, height=height, gsd=gsd)
+            chosen = {"large_count": options.large_count}
+            captions = box_to_caption.captions(
+                seen, image_id, options.captions, self.words, options.seed, **chosen
+            )
+        self._add(
+            Row(
+                image_id,
+                self.recipe.name,
+                unit.split,
+                None if picture is None or options.no_images else picture.data,
+                unit.image if unit.frame < 0 else f"{unit.image}#frame={unit.frame}",
+                width,
+                height,
+                boxes,
+                captions,
+                source if captions else None,
+                record.label,
+                picture.phash if picture else None,
+                picture.sha256 if picture else None,
+                unit.annotation,
+                gsd,
+                record.cover,
+                picture.geometry if picture else None,
+            )
+        )
+        self.images += 1
+        self.rows += 1
+        self.written += len(boxes)
+        self.found += len(boxes)
+        self.captions += len(captions)
+        self.labels.update(columns.labels(boxes))
+
+    def _turned(self, unit: Unit, picture: Picture) -> None:
+        if picture.turned:
+            why = f"EXIF orientation {picture.turned}: boxes and size are those of the stored pixels"
+            self._note(unit, Rejection("repaired", "E32", unit.image, 0, unit.image, why))
+
+    def _note(self, unit: Unit, item: Rejection, window: Window | None = None) -> None:
+        """List what was dropped or repaired of a unit."""
+        self.found += is_object(item)
+        self.rejections.append(item._replace(image=item.image or _name(unit, window)))
+
+    def _reject(self, unit: Unit, item: Rejection, objects: int = 0) -> None:
+        """List an image that is lost, with its objects."""
+        self.images += 1
+        self.found += objects
+        self.rejections.append(item._replace(image=item.image or unit.image))
+
+
+def _name(unit: Unit, window: Window | None) -> str:
+    return f"{unit.image}#{window}" if window else unit.image
+
+
+def _cannot(error: OSError) -> str:
+    return f"the image cannot be read: {error.strerror or error}"

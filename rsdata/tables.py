@@ -38,11 +38,19 @@ ROWS_PER_GROUP_WITHOUT_IMAGES = 10_000
 _HUGGINGFACE = {"info": {"features": {"image": {"_type": "Image"}}}}
 """The image column alone: Hugging Face decodes it in every release, while declared lists break older ones."""
 
+_GEOPARQUET = {
+    "version": "1.1.0",
+    "primary_column": "geometry",
+    "columns": {"geometry": {"encoding": "WKB", "geometry_types": ["Polygon"]}},
+}
+"""Of shards with a footprint; without a `crs` it is OGC:CRS84, longitude and latitude."""
+
 _TEXT = ("image_id", "dataset", "split", "image.path", "captions.list.element", "caption_source", "label")
 _PLAIN = ("sha256", "annotation", "width", "height", "phash")
 _EDGES = tuple(f"objects.list.element.{field}" for field in ("xmin", "ymin", "xmax", "ymax"))
 _LABELS = tuple(f"objects.list.element.{field}" for field in ("label", "raw_label", "flags.list.element"))
-_COLUMNS = (*_TEXT, *_PLAIN, *_EDGES, *_LABELS, "objects.list.element.polygon.list.element")
+_EARTH = ("gsd", "cover.list.element.label", "cover.list.element.share", "geometry")
+_COLUMNS = (*_TEXT, *_PLAIN, *_EARTH, *_EDGES, *_LABELS, "objects.list.element.polygon.list.element")
 _DICTIONARY = ("dataset", "split", "captions.list.element", "caption_source", "label", "annotation", *_LABELS)
 
 
@@ -63,6 +71,9 @@ class Row(NamedTuple):
     phash: int | None
     sha256: str | None
     annotation: str
+    gsd: float | None = None
+    cover: Sequence[tuple[str, float]] = ()
+    geometry: bytes | None = None
 
 
 def batch(rows: Sequence[Row]) -> pa.Table:
@@ -82,6 +93,12 @@ def batch(rows: Sequence[Row]) -> pa.Table:
         elif field.name == "captions":
             texts = [[utf8(caption) for caption in captions] for captions in column["captions"]]
             arrays.append(pa.array(texts, field.type))
+        elif field.name == "cover":
+            arrays.append(
+                pa.array(
+                    [[(utf8(label), share) for label, share in each] for each in column["cover"]], field.type
+                )
+            )
         elif field.type == pa.string():
             arrays.append(pa.array(map(utf8, column[field.name]), field.type))
         else:
@@ -170,6 +187,7 @@ class ShardWriter:
         self._written: Future[None] | None = None
         self._rows: list[Row] = []
         self._bytes = 0
+        self._has_geometry = False
 
     def add(self, row: Row) -> None:
         """Append a row."""
@@ -190,6 +208,9 @@ class ShardWriter:
     def write(self, group: pa.Table) -> None:
         """Write a table of SCHEMA as one row group; it is encoded and written while the next is gathered."""
         self.wait()
+        if not self._has_geometry and group["geometry"].null_count < group.num_rows:
+            self._has_geometry = True
+            self._parquet.add_key_value_metadata({"geo": json.dumps(_GEOPARQUET)})
         self._written = self._thread.submit(self._parquet.write_table, group.cast(SCHEMA), group.num_rows)
 
     def wait(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 
@@ -16,6 +17,11 @@ def numbers(fields: Sequence[str]) -> list[float]:
             except ValueError:
                 raise ValueError(f"{field!r} is not a number") from None
         raise
+
+
+def tidy(value: float) -> float:
+    """`value` without the noise of arithmetic: rounded to 2**-12 of a pixel."""
+    return round(value * 4096) / 4096 if math.isfinite(value) else value
 
 
 def text(value: float) -> str:

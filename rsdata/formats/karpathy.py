@@ -1,7 +1,11 @@
-"""Karpathy-style caption json (RSICD, RSITMD, UCM-captions, Sydney-captions): one file a dataset.
+"""Karpathy-style caption json (RSICD, RSITMD, UCM-captions, Sydney-captions), and NWPU-Captions' own.
 
     {"dataset": "rsicd", "images": [{"filename": "airport_1.jpg", "imgid": 0, "split": "train",
      "sentences": [{"raw": "many planes are parked …", "tokens": ["many", …], "sentid": 0}, …]}]}
+
+NWPU-Captions has the same per scene class, with its five captions in `raw`, `raw_1` … `raw_4`:
+
+    {"airplane": [{"filename": "airplane_001.jpg", "split": "train", "raw": "…", "raw_1": "…"}]}
 
 Captions are kept as published, repeats included, because recall needs all of an image's captions. Blank
 ones (RSITMD's first release has twenty) are dropped and listed. Source: the retrieval script of RemoteCLIP.
@@ -21,6 +25,7 @@ from rsdata.records import Record, Rejection
 
 ONE_FILE = "split"
 NAMES_SPLITS = True
+PLACES = ""
 LAYOUTS = [("images/**.*", "dataset*.json"), ("imgs/**.*", "dataset*.json"), ("**.*", "**.json")]
 
 
@@ -34,16 +39,19 @@ def read(root: Path, path: str, classes: Classes) -> Iterator[Record | Rejection
     seen: dict[str, int] = {}
     found = False
     for element in files.scan_json(text, path):
-        if element.key != "images":
+        if element.key != "images" and not _is_scene(element.value):
             continue
         found = True
         if element.index < 0 and element.value == []:
             continue
         try:
-            record = _record(path, element.value)
+            if element.key == "images":
+                record = _record(path, element.value)
+            else:
+                record = _scene(path, element.key, element.value, classes)
         except ValueError as error:
             name = element.value.get("filename") if isinstance(element.value, dict) else None
-            where = f"images[{element.index}]"
+            where = f"{element.key}[{element.index}]"
             yield Rejection("rejected", "E05", path, element.line, str(name or where), f"{where}: {error}")
             continue
         if record.image in seen:
@@ -58,9 +66,26 @@ def read(root: Path, path: str, classes: Classes) -> Iterator[Record | Rejection
             else:
                 why = f"caption {number + 1} is blank"
                 yield Rejection("dropped", "E34", path, element.line, record.image, why)
-        yield record._replace(captions=captions, place=element.index, element="images")
+        yield record._replace(captions=captions, place=element.line)
     if not found:
         raise AnnotationError(path, 0, "not a Karpathy caption file: no images")
+
+
+def _is_scene(value: Any) -> bool:
+    """Whether an element of an array is an image of NWPU-Captions."""
+    return isinstance(value, dict) and "filename" in value and "raw" in value
+
+
+def _scene(path: str, scene: str, value: dict[str, Any], classes: Classes) -> Record:
+    name, split = value["filename"], value.get("split", "")
+    if not isinstance(name, str) or not name.strip():
+        raise ValueError("no filename")
+    captions = [value[key] for key in ("raw", *(f"raw_{number}" for number in range(1, 5))) if key in value]
+    if not all(isinstance(caption, str) for caption in captions):
+        raise ValueError("a raw that is no text")
+    split = split if isinstance(split, str) else ""
+    name = name if "/" in name else f"{scene}/{name}"
+    return Record(name, captions=captions, label=classes[scene] or None, split=split, annotation=path)
 
 
 def _record(path: str, value: Any) -> Record:

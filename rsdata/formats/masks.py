@@ -4,12 +4,16 @@ A mask of one band, or with a palette, is read as indices and never turned into 
 index 2 is "2" (LoveDA). A mask of three or four bands is read by colour: the raw label of blue is
 "0,0,255" (ISPRS Potsdam, Vaihingen), each channel within `tolerance` of the recipe's colour. What the
 recipe lists under `ignore` (no-data, background, clutter, impervious surface) makes no Box.
+
+Beside the class mask there may be one of instances (iSAID: `P0002_instance_id_RGB.png`), whose colours are
+ids, R + 256 G + 65536 B: an instance, touching others or in several parts, is one Box then. Source:
+iSAID_Devkit, preprocess.py.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +23,7 @@ import numpy as np
 from rsdata import rasters
 from rsdata.classes import Classes
 from rsdata.errors import AnnotationError
-from rsdata.mask_to_box import regions
+from rsdata.mask_to_box import instance_regions, regions
 from rsdata.records import Box, Record, Rejection
 
 ONE_FILE = "image"
@@ -32,6 +36,7 @@ LAYOUTS = [
     ("img_dir/**.*", "ann_dir/**.*"),
 ]
 _UNKNOWN = 0xFFFF
+_Mask = np.ndarray[Any, Any]
 
 
 def read(
@@ -40,21 +45,18 @@ def read(
     classes: Classes,
     min_area: int = 1,
     tolerance: int = 8,
+    instances: str = "",
+    window: Sequence[int] | None = None,
 ) -> Iterator[Record | Rejection]:
-    """The Record of one mask.
+    """The Record of one mask, or of a part of it; `cover` is the share of each class in its pixels.
 
-    min_area: regions of fewer pixels are dropped (E12). tolerance: per channel, of 255.
-    Pixels of no known value count as ignored: over 1 % of them is noted, over 20 % rejects the image (E21).
-    Raises AnnotationError where the mask cannot be decoded.
+    min_area: regions of fewer pixels are dropped (E12). tolerance: per channel, of 255. instances: the mask
+    of ids, if any. window: x, y, width, height in pixels. Pixels of no known value count as ignored: over 1 %
+    of them is noted, over 20 % rejects the image (E21). Raises AnnotationError where a mask cannot be read.
     """
     try:
-        pixels = rasters.pixels(root / path)
-        if pixels.ndim == 3 and (pixels.shape[2] not in (3, 4) or pixels.dtype != np.uint8):
-            raise ValueError(f"{pixels.shape[2]} bands of {pixels.dtype}; expected one, or colours of 8 bits")
-        if pixels.ndim == 3:
-            mask, labels, strays = _by_colour(pixels, classes, tolerance)
-        else:
-            mask, labels, strays = _by_index(pixels, classes)
+        mask, labels, strays = _classes(rasters.pixels(root / path, window), classes, tolerance)
+        ids = _ids(rasters.pixels(root / instances, window), mask) if instances else None
     except (OSError, ValueError) as error:
         raise AnnotationError(path, 0, f"mask cannot be read: {error}") from error
     stray = sum(strays.values())
@@ -65,7 +67,9 @@ def read(
             raise AnnotationError(path, 0, why, "E21")
         yield Rejection("repaired", "E21", path, 0, "", why + "; ignored")
     boxes = []
-    for region in regions(mask, sorted(labels), areas=min_area > 1):
+    values = sorted(labels)
+    found = regions(mask, values, min_area > 1) if ids is None else instance_regions(mask, ids, values)
+    for region in found:
         if min_area > 1 and region.area < min_area:
             why = f"region of {region.area} px, less than min_area {min_area}"
             yield Rejection("dropped", "E12", path, 0, "", f"{labels[region.value]}: {why}")
@@ -74,16 +78,41 @@ def read(
         edges = (float(region.xmin), float(region.ymin), float(region.xmax), float(region.ymax))
         boxes.append(Box(classes[raw], raw, *edges))
     height, width = mask.shape
-    yield Record("", boxes, width, height, annotation=path, lines=[0] * len(boxes))
+    cover = _cover(mask, {value: classes[raw] for value, raw in labels.items()})
+    yield Record("", boxes, width, height, annotation=path, lines=[0] * len(boxes), cover=cover)
 
 
-_Mask = np.ndarray[Any, Any]
+def _classes(pixels: _Mask, classes: Classes, tolerance: int) -> tuple[_Mask, dict[int, str], Counter[str]]:
+    """(mask of values, raw label of each value that makes boxes, pixels of no known value)."""
+    if pixels.ndim == 2:
+        return _by_index(pixels, classes)
+    if pixels.shape[2] not in (3, 4) or pixels.dtype != np.uint8:
+        raise ValueError(f"{pixels.shape[2]} bands of {pixels.dtype}; expected one, or colours of 8 bits")
+    return _by_colour(pixels, classes, tolerance)
+
+
+def _ids(pixels: _Mask, mask: _Mask) -> _Mask:
+    """The instance of each pixel, 0 where there is none."""
+    if pixels.shape[:2] != mask.shape:
+        raise ValueError(f"the masks of classes and of instances differ: {mask.shape}, {pixels.shape[:2]}")
+    if pixels.ndim == 2:
+        return pixels.astype(np.int64)
+    return np.asarray(pixels[..., :3].astype(np.int64) @ np.array([1, 256, 65536]))
+
+
+def _cover(mask: _Mask, nouns: Mapping[int, str]) -> list[tuple[str, float]]:
+    """(noun, share of the pixels), largest first."""
+    shares = Counter[str]()
+    for value, noun in nouns.items():
+        shares[noun] += int(np.count_nonzero(mask == value))
+    held = ((noun, float(count / mask.size)) for noun, count in shares.items() if count)
+    return sorted(held, key=lambda item: (-item[1], item[0]))
 
 
 def _by_index(mask: _Mask, classes: Classes) -> tuple[_Mask, dict[int, str], Counter[str]]:
     if mask.dtype.kind not in "uib":
         raise ValueError(f"a mask of {mask.dtype}; expected integers")
-    values, counts = np.unique(mask, return_counts=True)
+    values, counts = _histogram(mask)
     labels, strays = {}, Counter[str]()
     for value, count in zip(values.tolist(), counts.tolist(), strict=True):
         raw = str(int(value))
@@ -94,6 +123,15 @@ def _by_index(mask: _Mask, classes: Classes) -> tuple[_Mask, dict[int, str], Cou
         else:
             strays[raw] += count
     return mask, labels, strays
+
+
+def _histogram(mask: _Mask) -> tuple[_Mask, _Mask]:
+    """(values, their counts): of few bits by counting, which is ten times as fast as sorting."""
+    if mask.dtype.itemsize > 2 or mask.dtype.kind != "u":
+        return np.unique(mask, return_counts=True)
+    counts = np.bincount(mask.ravel())
+    values = np.flatnonzero(counts)
+    return values, counts[values]
 
 
 def _by_colour(pixels: _Mask, classes: Classes, tolerance: int) -> tuple[_Mask, dict[int, str], Counter[str]]:
@@ -138,3 +176,11 @@ def write(path: Path, mask: _Mask, raw_labels: Sequence[str], background: str = 
     else:
         colours = np.array([int(raw) for raw in names], dtype=np.uint8)
     Image.fromarray(colours[mask]).save(path)
+
+
+def write_instances(path: Path, ids: _Mask) -> None:
+    """A mask of instances. ids: (height, width) integers below 2**24, 0 for none."""
+    from PIL import Image
+
+    colours = np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1)
+    Image.fromarray(colours.astype(np.uint8)).save(path)

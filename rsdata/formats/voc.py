@@ -10,6 +10,11 @@ Numbers are read by tag name, in any order, as floats. In place of, or beside, `
 (ShipRSImageNet) or `polygon` (x1, y1, x2 …). The published format is 1-based and inclusive, many sets are
 not: `base = "auto"` reads as 1-based where no corner of the whole set is 0. Document types and entities
 are refused (E29).
+
+Other grammars of one file an image are the same with other tags, which a recipe names: HRSC2016 has
+`objects = "HRSC_Objects/HRSC_Object"`, `label = "Class_ID"`, `bbox = "box_xmin box_ymin box_xmax box_ymax"`
+and `rotated = "mbox_cx mbox_cy mbox_w mbox_h mbox_ang"`; FAIR1M has `label = "possibleresult/name"` and
+`points = "points/point"`, each "x,y". Angles are in radians, clockwise on screen.
 """
 
 from __future__ import annotations
@@ -20,12 +25,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
-from xml.sax.saxutils import escape
 
 from rsdata import files
 from rsdata.classes import Classes
 from rsdata.errors import AnnotationError, RecipeError
 from rsdata.formats._fields import text
+from rsdata.formats._xml import parse
 from rsdata.records import Box, Record, Rejection
 
 ONE_FILE = "image"
@@ -35,16 +40,20 @@ LAYOUTS = [
     ("**.*", "**.xml"),
 ]
 _CORNERS = ("left_top", "right_top", "right_bottom", "left_bottom")
+_BBOX = "bndbox/xmin bndbox/ymin bndbox/xmax bndbox/ymax"
+_SIZE = "size/width size/height"
 _FLAGS = ("difficult", "truncated", "occluded")
 _ZERO = re.compile(rb"<(?:[xy]min|[xy]_(?:left|right)_(?:top|bottom)|[xy]\d+)>\s*0+(?:\.0*)?\s*</")
 _LARGEST = 2**31 - 1
 
 
-def prepare(root: Path, paths: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
+def prepare(
+    root: Path, pairs: Sequence[tuple[str, str]], options: Mapping[str, Any], classes: Classes
+) -> dict[str, Any]:
     """The options with `base = "auto"` settled over the whole set: 0 where some corner is 0, else 1."""
     if options.get("base", "auto") != "auto":
         return dict(options)
-    for path in paths:
+    for path, _ in pairs:
         try:
             if _ZERO.search((root / path).read_bytes()):
                 return {**options, "base": 0}
@@ -53,33 +62,53 @@ def prepare(root: Path, paths: Sequence[str], options: Mapping[str, Any]) -> dic
     return {**options, "base": 1}
 
 
-def read(root: Path, path: str, classes: Classes, base: int | str = "auto") -> Iterator[Record | Rejection]:
+def read(
+    root: Path,
+    path: str,
+    classes: Classes,
+    base: int | str = "auto",
+    objects: str = "object",
+    label: str = "name",
+    bbox: str = _BBOX,
+    rotated: str = "",
+    points: str = "",
+    size: str = _SIZE,
+    document: str = "annotation",
+) -> Iterator[Record | Rejection]:
     """The Record of one xml file; an object that does not parse is dropped (E05, E06).
 
-    base: 0, 1, or "auto", which `prepare` settles; unsettled it is 0. Raises AnnotationError where the file
-    is empty (E09), is not well-formed or of another grammar (E01), or has a DTD (E29), RecipeError for
-    another base.
+    base: 0, 1, or "auto", which `prepare` settles; unsettled it is 0. objects, label, bbox, rotated, points,
+    size: tags of another grammar, `/` between those inside each other; document: its outermost. Raises
+    AnnotationError where the file is empty (E09), is not well-formed or of another grammar (E01), or has a
+    DTD (E29), RecipeError for another base.
     """
     if base not in (0, 1, "auto"):
         raise RecipeError(f"base is {base!r}, expected 0, 1 or 'auto'")
-    tree, encoding = _parse(root, path)
+    tree, encoding = parse(root, path)
     yield from files.foreign(path, encoding)
-    if tree.tag.lower() != "annotation" and tree.find(".//object") is None:
-        raise AnnotationError(path, 0, f"not Pascal VOC: <{tree.tag}> without any <object>")
+    tag = objects.rpartition("/")[2]
+    if tree.tag.lower() != document.lower() and tree.find(f".//{tag}") is None:
+        raise AnnotationError(path, 0, f"not such a file: <{tree.tag}> without any <{tag}>")
     shift = 1.0 if base == 1 else 0.0
+    tags = None if bbox == _BBOX else bbox.split()
+    turned, sides = rotated.split(), size.split()
     boxes, lines = [], []
-    for index, node in enumerate(tree.iter("object")):
-        raw = (node.findtext("name") or "").strip()
+    for index, node in enumerate(tree.iter(tag)):
+        raw = (node.findtext(label) or "").strip()
         try:
             if not raw:
-                raise ValueError("object without a name")
-            polygon = _polygon(node, shift)
-            shapes = [_edges(bndbox, shift) for bndbox in node.findall("bndbox")]
+                raise ValueError(f"object without a {label}")
+            polygon = _rotated(node, turned) if turned and node.find(turned[0]) is not None else None
+            polygon = polygon or (_points(node, points) if points else _polygon(node, shift))
+            if tags is None:
+                shapes = [_edges(bndbox, shift) for bndbox in node.findall("bndbox")]
+            else:
+                shapes = [_edges(node, shift, tags)]
             if not shapes and polygon is None:
                 raise ValueError("object without bndbox, robndbox, rotated_box or polygon")
         except ValueError as error:
             code = "E06" if "number" in str(error) else "E05"
-            yield Rejection("dropped", code, path, index, "", str(error), "object")
+            yield Rejection("dropped", code, path, index, "", str(error), tag)
             continue
         flags = tuple(
             flag for flag in _FLAGS if (node.findtext(flag) or "0").strip() not in ("0", "", "Unspecified")
@@ -90,35 +119,9 @@ def read(root: Path, path: str, classes: Classes, base: int | str = "auto") -> I
         for edges in shapes:
             boxes.append(Box(classes[raw], raw, *edges, polygon, flags))
             lines.append(index)
-    size = tree.find("size")
-    width, height = (_side(size, "width"), _side(size, "height")) if size is not None else (None, None)
+    width, height = (_side(tree, side) for side in sides)
     image = (tree.findtext("filename") or "").strip()
-    yield Record(image, boxes, width, height, annotation=path, lines=lines, element="object")
-
-
-def _parse(root: Path, path: str) -> tuple[ElementTree.Element, str]:
-    try:
-        data = (root / path).read_bytes()
-    except OSError as error:
-        raise AnnotationError(path, 0, f"cannot be read: {error.strerror}") from error
-    if not data.strip():
-        raise AnnotationError(path, 0, "the file is empty", "E09")
-    plain = data.replace(b"\0", b"")
-    if b"<!DOCTYPE" in plain or b"<!ENTITY" in plain:
-        raise AnnotationError(path, 0, "a document type or entity declaration is refused", "E29")
-    try:
-        return ElementTree.fromstring(data), "utf-8-sig"
-    except ElementTree.ParseError as error:
-        content, encoding = files.decode(data)
-        if encoding == "utf-8-sig":
-            raise AnnotationError(path, error.position[0], f"not well-formed: {error}") from error
-    except (ValueError, LookupError):
-        content, encoding = files.decode(data)
-    try:
-        return ElementTree.fromstring(files.undeclared(content)), encoding
-    except (ElementTree.ParseError, ValueError) as error:
-        line = error.position[0] if isinstance(error, ElementTree.ParseError) else 0
-        raise AnnotationError(path, line, f"not well-formed: {error}") from error
+    yield Record(image, boxes, width, height, annotation=path, lines=lines, element=tag)
 
 
 def _number(node: ElementTree.Element, tag: str) -> float:
@@ -131,9 +134,27 @@ def _number(node: ElementTree.Element, tag: str) -> float:
         raise ValueError(f"{tag} is {value.strip()!r}, not a number") from None
 
 
-def _edges(node: ElementTree.Element, shift: float) -> tuple[float, float, float, float]:
-    low = (_number(node, "xmin") - shift, _number(node, "ymin") - shift)
-    return (*low, _number(node, "xmax"), _number(node, "ymax"))
+def _edges(
+    node: ElementTree.Element, shift: float, tags: Sequence[str] = ("xmin", "ymin", "xmax", "ymax")
+) -> tuple[float, float, float, float]:
+    left, top, right, bottom = (_number(node, tag) for tag in tags)
+    return left - shift, top - shift, right, bottom
+
+
+def _points(node: ElementTree.Element, path: str) -> list[float] | None:
+    """The corners of elements whose texts are "x,y"; the last is left out where it repeats the first."""
+    flat: list[float] = []
+    for point in node.findall(path):
+        x, _, y = (point.text or "").partition(",")
+        try:
+            flat += [float(x), float(y)]
+        except ValueError:
+            raise ValueError(
+                f"a point is {point.text!r}, expected two numbers with a comma between"
+            ) from None
+    if flat[:2] == flat[-2:]:
+        flat = flat[:-2]
+    return flat if len(flat) >= 6 else None
 
 
 def _polygon(node: ElementTree.Element, shift: float) -> list[float] | None:
@@ -154,7 +175,7 @@ def _polygon(node: ElementTree.Element, shift: float) -> list[float] | None:
     return None
 
 
-def _rotated(node: ElementTree.Element, tags: tuple[str, str, str, str, str]) -> list[float]:
+def _rotated(node: ElementTree.Element, tags: Sequence[str]) -> list[float]:
     cx, cy, width, height, angle = (_number(node, tag) for tag in tags)
     cos, sin = math.cos(angle), math.sin(angle)
     signs = ((-1, -1), (1, -1), (1, 1), (-1, 1))
@@ -162,24 +183,65 @@ def _rotated(node: ElementTree.Element, tags: tuple[str, str, str, str, str]) ->
     return [value for x, y in corners for value in (cx + x * cos - y * sin, cy + x * sin + y * cos)]
 
 
-def _side(size: ElementTree.Element, tag: str) -> int | None:
+def _side(tree: ElementTree.Element, path: str) -> int | None:
     try:
-        side = int(float(size.findtext(tag) or 0))
+        side = int(float(tree.findtext(path) or 0))
     except (ValueError, OverflowError):
         return None
     return side if 0 < side <= _LARGEST else None
 
 
-def write(path: Path, records: Sequence[Record], base: int | str = "auto") -> None:
-    """One Record as an xml file; base as in `read` ("auto" writes 1-based corners, as VOC)."""
+def write(
+    path: Path,
+    records: Sequence[Record],
+    base: int | str = "auto",
+    objects: str = "object",
+    label: str = "name",
+    bbox: str = _BBOX,
+    points: str = "",
+    size: str = _SIZE,
+    document: str = "annotation",
+) -> None:
+    """One Record as an xml file; options as in `read` (base "auto" writes 1-based corners, as VOC)."""
     record, shift = records[0], 0 if base == 0 else 1
-    size = f"<width>{record.width}</width><height>{record.height}</height><depth>3</depth>"
-    lines = ["<annotation>", f"  <filename>{escape(record.image)}</filename>", f"  <size>{size}</size>"]
+    tree = ElementTree.Element(document)
+    _put(tree, "filename", record.image)
+    for tag, side in zip(size.split(), (record.width, record.height), strict=True):
+        _put(tree, tag, str(side))
+    *folders, tag = objects.split("/")
+    parent = _made(tree, folders)
     for box in record.boxes:
+        node = ElementTree.SubElement(parent, tag)
+        _put(node, label, box.raw_label)
+        for flag in _FLAGS[:2]:
+            _put(node, flag, str(int(flag in box.flags)))
+        if points:
+            corners = [box.xmin, box.ymin, box.xmax, box.ymin, box.xmax, box.ymax, box.xmin, box.ymax]
+            quad = list(box.polygon or corners)
+            for x, y in zip([*quad[0::2], quad[0]], [*quad[1::2], quad[1]], strict=True):
+                _put(node, points, f"{text(x)},{text(y)}")
+            continue
         values = (box.xmin + shift, box.ymin + shift, box.xmax, box.ymax)
-        tags = zip(("xmin", "ymin", "xmax", "ymax"), map(text, values), strict=True)
-        flags = "".join(f"<{flag}>{int(flag in box.flags)}</{flag}>" for flag in _FLAGS[:2])
-        corners = "".join(f"<{tag}>{value}</{tag}>" for tag, value in tags)
-        lines.append(f"  <object><name>{escape(box.raw_label)}</name><pose>Unspecified</pose>{flags}")
-        lines.append(f"    <bndbox>{corners}</bndbox></object>")
-    path.write_text("\n".join([*lines, "</annotation>", ""]), encoding="utf-8")
+        for edge, value in zip(bbox.split(), values, strict=True):
+            _put(node, edge, text(value))
+    ElementTree.indent(tree)
+    for node in parent.iter(tag):  # an object a line, and its box the next
+        for held in (node, *node):
+            for child in held:
+                child.tail = held.text = None
+        for last in node[-2:-1]:
+            last.tail = "\n    "
+    ElementTree.ElementTree(tree).write(path, encoding="utf-8")
+
+
+def _made(node: ElementTree.Element, tags: Sequence[str]) -> ElementTree.Element:
+    """The element inside `node` that tags lead to; what is missing is made."""
+    for tag in tags:
+        found = node.find(tag)
+        node = found if found is not None else ElementTree.SubElement(node, tag)
+    return node
+
+
+def _put(node: ElementTree.Element, path: str, content: str) -> None:
+    *folders, tag = path.split("/")
+    ElementTree.SubElement(_made(node, folders), tag).text = content

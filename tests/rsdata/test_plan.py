@@ -260,10 +260,7 @@ def test_masks_among_the_images_are_no_images(tmp_path: Path) -> None:
     root = touch(tmp_path, "a.png", "a_mask.png", "b_mask.png")
     units, rejections = planned(root, of)
     assert units == {"a.png": ("train", "a", "a_mask.png")}
-    assert rejections == [
-        ("rejected", "E08", "b_mask.png", "b_mask.png"),
-        ("rejected", "E07", "b_mask.png", "b"),
-    ]
+    assert rejections == [("rejected", "E07", "b_mask.png", "b")]
 
 
 def test_the_base_of_voc_is_settled_once_for_the_set(tmp_path: Path) -> None:

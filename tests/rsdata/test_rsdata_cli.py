@@ -145,7 +145,8 @@ def test_reader_options(tmp_path: Path) -> None:
     some = data(*words, "--option", "min_area=200")
     assert some["objects"]["found"] == every["found"] == every["written"]
     assert 0 < some["objects"]["dropped"] == some["reasons"]["dropped"]["E12"]
-    assert some["rsdata"]["recipe"] != data(*words)["rsdata"]["recipe"]
+    digests = [each["rsdata"]["datasets"]["loveda"]["recipe"] for each in (some, data(*words))]
+    assert digests[0] != digests[1]
 
 
 def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
@@ -154,7 +155,7 @@ def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
     sample_dump("dior", tmp_path / "dump")
     manifest = data("convert", tmp_path / "dump", "--recipe", tmp_path / "mine.toml", "-o", tmp_path / "t")
     assert manifest["rsdata"]["dataset"] == "mine"
-    assert manifest["rsdata"]["recipe"] == recipes.load("dior").digest
+    assert manifest["rsdata"]["datasets"]["mine"]["recipe"] == recipes.load("dior").digest
 
 
 def test_split(tmp_path: Path) -> None:
@@ -195,7 +196,7 @@ def test_recipes() -> None:
         held, raw = data("recipes", name), tomllib.loads(text)
         assert (held["title"], held["format"]) == (raw["title"], raw["format"])
         assert held["splits"] == list(raw["splits"])
-        assert held["paper"] == raw["paper"]
+        assert held["paper"] == raw.get("paper", {})
         assert (held["classes"] or {}).keys() == raw.get("classes", {}).keys()
 
 
@@ -230,14 +231,19 @@ def test_caption(dump: Path, tmp_path: Path) -> None:
     [
         ("convert", "Missing argument 'SOURCE...'"),
         ("convert .", "name the table to write: -o FOLDER"),
-        ("convert . -o t", "name the dataset (--recipe NAME) or the grammar (--format NAME)"),
-        ("convert . -o t --recipe dota --format dota", "one of them"),
+        ("convert . -o t", "no recipe and no format fits it: name one (--recipe, --format"),
+        ("convert . -o t --images a --annotations b", "--images and --annotations go with --format"),
+        ("convert . -o t --recipe dota --format dota", "not both"),
+        ("convert . -o t --recipe remoteclip --format dota", "a corpus goes without --format"),
+        ("convert . . -o t --recipe remoteclip", "a corpus takes one SOURCE"),
+        ("convert . -o t --recipe dota --tile big", "expected SIZE or SIZE:OVERLAP in pixels, or none"),
+        ("convert . -o t --recipe dota --tile 64:64", "overlap = 64, expected 0 to 63 pixels"),
+        ("convert . -o t --recipe dota --visible 0.5", "--visible goes with --tile"),
         ("convert . -o t --recipe dotta", "did you mean 'dota'?"),
         ("convert . -o t --recipe dota.toml", "no recipe 'dota.toml'"),
         ("convert . -o t --recipe broken.toml", "not valid TOML"),
         ("convert . -o t --format cocoa", "did you mean 'coco'?"),
         ("convert . -o t --format masks", "a recipe must say what they mean"),
-        ("convert . -o t --format visdrone", "a recipe must say what they mean"),
         ("convert . -o t --format coco --images *.*", "give both patterns"),
         ("convert . -o t --format dota --images *.* --annotations x.txt", "same number"),
         ("convert . -o t --recipe dota --images *.* --annotations *.txt", "go with --format"),
@@ -254,7 +260,7 @@ def test_caption(dump: Path, tmp_path: Path) -> None:
         ("convrt", "No such command 'convrt'"),
         ("stats", "Missing argument 'TABLE...'"),
         ("formats vocc", "did you mean 'voc'?"),
-        ("recipes diorr", "did you mean 'dior'?"),
+        ("recipes diorrr", "did you mean 'dior-r'?"),
         ("sample dota", "Missing argument 'DIR'"),
         ("sample dotaa s", "did you mean 'dota'?"),
         ("sample dota s --size 9x9", "32 to 8192"),
@@ -353,6 +359,7 @@ def test_examples_run_as_they_stand(command: str, tmp_path: Path) -> None:
     shell: dict[str, Any] = {"cwd": tmp_path, "env": {**IN_A_SHELL, "HOME": str(home)}, "check": True}
     if command == "convert":
         sample_dump("dota", home / "data/DOTA")
+        sample_dump("rsicd", home / "data/RSICD")
         sample_dump(recipes.from_format("coco", "jpg/**.*", "labels.json"), home / "mine")
     if command in ("stats", "caption"):
         for name in ("dota", "rsicd"):
@@ -363,7 +370,7 @@ def test_examples_run_as_they_stand(command: str, tmp_path: Path) -> None:
         assert command in line
         run = subprocess.run(["bash", "-c", line], capture_output=True, text=True, **shell)
         assert run.stdout or ">" in line
-    for written in {"convert": ["dota", "mine"], "caption": ["dota-a2c"]}.get(command, []):
+    for written in {"convert": ["dota", "mine", "remoteclip"], "caption": ["dota-a2c"]}.get(command, []):
         assert rows_of(tmp_path / "tables" / written)
 
 

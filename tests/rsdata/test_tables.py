@@ -26,7 +26,8 @@ from rsdata.records import OBJECT, REJECTION_SCHEMA, SCHEMA, Box, Rejection
 from rsdata.tables import Row
 
 DESIGN = (
-    "image_id dataset split image width height objects captions caption_source label phash sha256 annotation"
+    "image_id dataset split image width height objects captions caption_source label phash sha256 annotation "
+    "gsd cover geometry"
 )
 
 
@@ -76,7 +77,7 @@ def test_schema_and_metadata(table: Path) -> None:
         assert about == tables.about(table) == tables.manifest(table)["rsdata"]
     recipe = recipes.load("dior")
     assert about["dataset"] == "dior"
-    assert about["recipe"] == recipe.digest
+    assert about["datasets"]["dior"]["recipe"] == recipe.digest
     assert (about["captions"], about["large_count"], about["seed"]) == ("remoteclip", "vague", 0)
     assert about["licence"] == recipe.licence
     assert about["versions"]["rsdata"] == rsdata.__version__

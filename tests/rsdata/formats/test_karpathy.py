@@ -38,12 +38,12 @@ def test_every_feature_of_the_grammar(read: Read) -> None:
     found = read(karpathy, "dataset.json", text)
     assert found.issues == []
     assert [(record.image, record.captions, record.split, record.place) for record in found.records] == [
-        ("a.tif", ["Many planes .", "Many planes .", " two ships"], "test", 0),
-        ("b.jpg", ["a church 5", "it’s a port"], "val", 1),
-        ("val2014/c.jpg", [], "train", 2),
-        ("d.jpg", ["x"], "", 3),
-        ("e.jpg", ["y"], "", 4),
-        ("f.jpg", ["plain text"], "", 5),
+        ("a.tif", ["Many planes .", "Many planes .", " two ships"], "test", 3),
+        ("b.jpg", ["a church 5", "it’s a port"], "val", 4),
+        ("val2014/c.jpg", [], "train", 5),
+        ("d.jpg", ["x"], "", 6),
+        ("e.jpg", ["y"], "", 7),
+        ("f.jpg", ["plain text"], "", 8),
     ]
     assert all(record.annotation == "dataset.json" and not record.boxes for record in found.records)
 
@@ -79,8 +79,8 @@ def test_the_dirty_twin(read: Read, encoding: str, end: str, issues: list[tuple[
         *(("rejected", "E16" if line == 4 else "E05", line) for line in range(4, 12)),
     ]
     assert [(record.image, record.captions, record.place) for record in found.records] == [
-        ("a.jpg", ["a 船 .", "a 船 ."], 0),
-        ("e.jpg", ["whole"], 9),
+        ("a.jpg", ["a 船 .", "a 船 ."], 3),
+        ("e.jpg", ["whole"], 12),
     ]
     rejected = [item.image for item in found.rejections if item.action == "rejected"]
     assert rejected == ["a.jpg", "images[2]", "images[3]", "images[4]", "5", "b.jpg", "c.jpg", "d.jpg"]
@@ -98,7 +98,7 @@ def test_half_of_a_surrogate_pair_is_replaced(read: Read) -> None:
         ("", 1),
         ("[1]", 1),
         ('{"dataset": "x"}', 0),
-        ('{"airport": [{"filename": "a.jpg", "raw": "x"}]}', 0),
+        ('{"airport": [{"filename": "a.jpg", "sentences": []}]}', 0),
         ('{"a": 1,\n\n"images": [,]}', 3),
     ],
 )
@@ -135,4 +135,21 @@ def test_write_is_the_inverse(tmp_path: Path) -> None:
     again = list(karpathy.read(tmp_path, "dataset_x.json", Classes(None)))
     assert [(r.image, list(r.captions), r.split) for r in again if isinstance(r, Record)] == [
         (record.image, list(record.captions), record.split) for record in records
+    ]
+
+
+def test_nwpu_captions(read: Read) -> None:
+    five = '"raw": "a", "raw_1": "b", "raw_2": "c", "raw_3": " ", "raw_4": "e"'
+    text = (
+        '{"tennis_court": [\n{"filename": "tennis_court_001.jpg", "split": "test", "imgid": 1, '
+        + five
+        + "},\n"
+        '{"filename": "tennis_court_002.jpg", "split": "train", "raw": 5}],\n'
+        '"airport": [{"filename": "airport_001.jpg", "split": "val", "raw": "x"}]}'
+    )
+    found = read(karpathy, "dataset_nwpu.json", text)
+    assert found.issues == [("dropped", "E34", 2), ("rejected", "E05", 3)]
+    assert [(one.image, one.captions, one.split, one.label, one.place) for one in found.records] == [
+        ("tennis_court/tennis_court_001.jpg", ["a", "b", "c", "e"], "test", "tennis court", 2),
+        ("airport/airport_001.jpg", ["x"], "val", "airport", 4),
     ]

@@ -76,7 +76,8 @@ def palette(plan: np.ndarray[Any, Any]) -> Image.Image:
 def test_a_mask_of_indices(read: Read, name: str, data: bytes) -> None:
     found = read(masks, name, data, INDEX, IGNORED)
     assert found.issues == []
-    assert found.records == [Record("", BOXES, 8, 5, annotation=name, lines=[0] * 4)]
+    cover = [("water", 8 / 40), ("building", 4 / 40), ("road", 2 / 40)]
+    assert found.records == [Record("", BOXES, 8, 5, annotation=name, lines=[0] * 4, cover=cover)]
 
 
 def test_a_mask_of_one_bit(read: Read) -> None:

@@ -237,9 +237,13 @@ def test_auto_settles_the_base_over_the_whole_set(tmp_path: Path, text: str, bas
     (tmp_path / "a.xml").write_text("<xmin>7</xmin>")
     (tmp_path / "b.xml").write_text(text)
     names = ["a.xml", "gone.xml", "b.xml"]
-    assert voc.prepare(tmp_path, names, {}) == {"base": base}
-    assert voc.prepare(tmp_path, names, {"base": "auto"}) == {"base": base}
-    assert voc.prepare(tmp_path, names, {"base": 1 - base}) == {"base": 1 - base}
+    assert voc.prepare(tmp_path, [(name, "") for name in names], {}, Classes(None)) == {"base": base}
+    assert voc.prepare(tmp_path, [(name, "") for name in names], {"base": "auto"}, Classes(None)) == {
+        "base": base
+    }
+    assert voc.prepare(tmp_path, [(name, "") for name in names], {"base": 1 - base}, Classes(None)) == {
+        "base": 1 - base
+    }
 
 
 def test_another_base_is_an_error(tmp_path: Path) -> None:
@@ -255,7 +259,7 @@ def test_write_is_the_inverse(tmp_path: Path, base: int | str) -> None:
         Box("a < b", "a < b", 3, 3, 9, 9),
     ]
     voc.write(tmp_path / "a.xml", [Record("a & b.jpg", boxes, 64, 48)], base=base)
-    options = voc.prepare(tmp_path, ["a.xml"], {"base": base})
+    options = voc.prepare(tmp_path, [("a.xml", "")], {"base": base}, Classes(None))
     (again,) = voc.read(tmp_path, "a.xml", Classes(None), **options)
     assert isinstance(again, Record)
     assert (again.image, again.width, again.height, list(again.boxes)) == ("a & b.jpg", 64, 48, boxes)

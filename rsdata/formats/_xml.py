@@ -1,0 +1,39 @@
+"""XML files, parsed safely."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+from rsdata import files
+from rsdata.errors import AnnotationError
+
+
+def parse(root: Path, path: str) -> tuple[ElementTree.Element, str]:
+    """The tree of a file, and the encoding that fitted.
+
+    Raises AnnotationError where it is empty (E09), not well-formed (E01), or declares a document type or an
+    entity (E29).
+    """
+    try:
+        data = (root / path).read_bytes()
+    except OSError as error:
+        raise AnnotationError(path, 0, f"cannot be read: {error.strerror}") from error
+    if not data.strip():
+        raise AnnotationError(path, 0, "the file is empty", "E09")
+    plain = data.replace(b"\0", b"")
+    if b"<!DOCTYPE" in plain or b"<!ENTITY" in plain:
+        raise AnnotationError(path, 0, "a document type or entity declaration is refused", "E29")
+    try:
+        return ElementTree.fromstring(data), "utf-8-sig"
+    except ElementTree.ParseError as error:
+        content, encoding = files.decode(data)
+        if encoding == "utf-8-sig":
+            raise AnnotationError(path, error.position[0], f"not well-formed: {error}") from error
+    except (ValueError, LookupError):
+        content, encoding = files.decode(data)
+    try:
+        return ElementTree.fromstring(files.undeclared(content)), encoding
+    except (ElementTree.ParseError, ValueError) as error:
+        line = error.position[0] if isinstance(error, ElementTree.ParseError) else 0
+        raise AnnotationError(path, line, f"not well-formed: {error}") from error
