@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,13 +42,15 @@ def caption(
     about = {**tables.about(table), **choice}
     words = {name: Words(held["irregular"]) for name, held in about["datasets"].items()}
     staging = tables.stage(output, overwrite)
-    written = 0
+    written: Counter[str] = Counter()
     try:
         for path in tables.shards(table):
             with tables.shard_writer(staging / "data" / path.name, about) as writer:
                 for group in _row_groups(path):
                     rows = _recaptioned(group, about, words)
-                    written += pc.sum(pc.list_value_length(rows["captions"])).as_py() or 0
+                    lengths = pc.list_value_length(rows["captions"]).to_pylist()
+                    for dataset, length in zip(rows["dataset"].to_pylist(), lengths, strict=True):
+                        written[dataset] += length
                     writer.write(rows)
         shutil.copyfile(table / tables.REJECTIONS, staging / tables.REJECTIONS)
         manifest = _with_captions(manifest, choice, written)
@@ -110,7 +113,11 @@ def _boxes(objects: pa.ChunkedArray) -> list[list[Box]]:
     return lists
 
 
-def _with_captions(manifest: Mapping[str, Any], choice: Mapping[str, Any], written: int) -> dict[str, Any]:
-    datasets = {name: {**held, "captions": written} for name, held in manifest["datasets"].items()}
+def _with_captions(
+    manifest: Mapping[str, Any], choice: Mapping[str, Any], written: Mapping[str, int]
+) -> dict[str, Any]:
+    datasets = {
+        name: {**held, "captions": written.get(name, 0)} for name, held in manifest["datasets"].items()
+    }
     about = {**manifest["rsdata"], **choice}
-    return {**manifest, "rsdata": about, "captions": written, "datasets": datasets}
+    return {**manifest, "rsdata": about, "captions": sum(written.values()), "datasets": datasets}

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from rsdata import recipes
 from rsdata.convert import Part
+from rsdata.detect import fits
 from rsdata.errors import RecipeError
 from rsdata.files import Dump
 from rsdata.plan import Plan
@@ -112,10 +113,11 @@ def _loose(name: str) -> str:
 def _misfit(recipe: Recipe, folder: Path) -> str:
     """Why a folder is no dump of a recipe, "" if it is one."""
     try:
-        Plan(recipe, Dump(folder), settle=False)
+        dump = Dump(folder)
+        Plan(recipe, dump)
     except RecipeError as error:
         return str(error)
-    return ""
+    return "" if fits(recipe, dump) else f"{folder}: its annotations are not those of {recipe.name}"
 
 
 def told(missing: Sequence[Missing]) -> Iterator[str]:

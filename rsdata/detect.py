@@ -18,10 +18,11 @@ from rsdata.plan import Plan, Unit
 from rsdata.recipes import Recipe
 from rsdata.records import Record, Rejection
 
+_UNKNOWN = ""
 SAMPLE = 5
 """Images of each split whose annotations are looked at."""
-KNOWN = 0.5
-"""Share of the labels seen that a recipe must know."""
+KNOWN, KNOWN_FOLDERS = 0.5, 0.95
+"""Share of the labels seen that a recipe must know; sets of class folders share many names."""
 
 
 def detect(root: Path) -> Recipe:
@@ -53,7 +54,7 @@ def detect(root: Path) -> Recipe:
 def fits(recipe: Recipe, dump: Dump) -> bool:
     """Whether a dump is laid out as a recipe says, and speaks of its classes."""
     try:
-        plan = Plan(recipe, dump, settle=False)
+        plan = Plan(recipe, dump)
     except RecipeError:
         return False
     seen = known = lost = 0
@@ -63,12 +64,17 @@ def fits(recipe: Recipe, dump: Dump) -> bool:
     for item in _looked_at(plan):
         if isinstance(item, Rejection):
             lost += item.code in ("E01", "E05", "E06", "E21")
+            seen += item.code == "E17"
             continue
-        said = said or bool(item.captions) or item.label is not None
+        said = said or bool(item.captions)
+        if item.label is not None:
+            seen += 1
+            known += item.label != _UNKNOWN
         for box in item.boxes:
             seen += 1
             known += _knows(recipe, box.raw_label)
-    return (said or seen > 0) and known >= KNOWN * seen and lost <= seen
+    share = KNOWN_FOLDERS if recipe.reader.ONE_FILE == "none" else KNOWN
+    return (said or seen > 0) and known >= share * seen and lost <= seen
 
 
 def _knows(recipe: Recipe, raw: str) -> bool:
@@ -81,7 +87,8 @@ def _looked_at(plan: Plan) -> Iterator[Record | Rejection]:
     given = recipes.given(plan.recipe.reader)
     classes = plan.recipe.classes()
     units = (item for item in plan if isinstance(item, Unit))
-    for unit in islice(units, SAMPLE * max(1, len(plan.present()))):
+    most = None if plan.one_file == "none" else SAMPLE * max(1, len(plan.present()))
+    for unit in islice(units, most):
         if unit.record is not None:
             yield unit.record
             continue
@@ -92,7 +99,7 @@ def _looked_at(plan: Plan) -> Iterator[Record | Rejection]:
             for item in plan.recipe.reader.read(plan.dump.root, unit.annotation, classes, **options):
                 if isinstance(item, Record) and item.label is not None:
                     label = unit.annotation.split("/")[-2] if "/" in unit.annotation else ""
-                    item = item._replace(label=item.label if _knows(plan.recipe, label) else None)
+                    item = item._replace(label=item.label if _knows(plan.recipe, label) else _UNKNOWN)
                 yield item
         except AnnotationError as error:
             yield Rejection("rejected", error.code, error.path, error.line, "", error.why)

@@ -31,12 +31,10 @@ def regions(mask: np.ndarray[Any, Any], values: list[int], areas: bool = False) 
     found = []
     for value in values:
         binary = (mask == value).view(np.uint8)
-        rows = np.flatnonzero(binary.any(axis=1))
-        if not rows.size:
+        left, top, across, down = cv2.boundingRect(binary)
+        if not across:
             continue
-        columns = np.flatnonzero(binary.any(axis=0))
-        top, left = int(rows[0]), int(columns[0])
-        binary = np.ascontiguousarray(binary[top : rows[-1] + 1, left : columns[-1] + 1])
+        binary = np.ascontiguousarray(binary[top : top + down, left : left + across])
         contours, hierarchy = cv2.findContours(binary, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
         links = hierarchy[0]
         for index in np.flatnonzero(links[:, 3] == -1).tolist():

@@ -44,12 +44,8 @@ class Plan:
         dump: Dump,
         splits: Collection[str] = (),
         annotations_only: bool = False,
-        settle: bool = True,
     ) -> None:
-        """Raises RecipeError where nothing of the recipe is found, or a split is not in it.
-
-        settle: let the reader settle its options over the whole set, for which it may read every file.
-        """
+        """Raises RecipeError where nothing of the recipe is found, or a split is not in it."""
         self.recipe, self.dump, self.annotations_only = recipe, dump, annotations_only
         self.wanted = frozenset(splits)
         recipe.check_splits(self.wanted)
@@ -63,7 +59,7 @@ class Plan:
         self.one_file = recipe.reader.ONE_FILE
         self._places = getattr(recipe.reader, "PLACES", "images")
         self._frames = bool(getattr(recipe.reader, "FRAMES", False))
-        self._options = getattr(recipe.reader, "prepare", None) if settle else None
+        self._options = getattr(recipe.reader, "prepare", None)
         self._settled: dict[tuple[str, str], dict[str, Any]] = {}
         self._layouts = {split: self._choose(split) for split in recipe.splits}
         self.notes.extend(self._absent())

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import chain, groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -160,34 +160,28 @@ def _offsets(lengths: Iterable[int]) -> np.ndarray[Any, np.dtype[np.int32]]:
 @contextmanager
 def shard_writer(path: Path, about: Mapping[str, Any]) -> Iterator[ShardWriter]:
     """A shard that appears under `path` when it is closed without an error; `about` is its `rsdata` key."""
-    with files.atomic_write(path) as file:
-        metadata = {"huggingface": json.dumps(_HUGGINGFACE), "rsdata": json.dumps(about, sort_keys=True)}
-        with (
-            pq.ParquetWriter(
-                file,
-                SCHEMA.with_metadata(metadata),
-                compression={"image.bytes": "none", **dict.fromkeys(_COLUMNS, "zstd")},
-                use_dictionary=list(_DICTIONARY),
-                write_page_index=True,
-                use_content_defined_chunking=True,
-            ) as parquet,
-            ThreadPoolExecutor(1) as thread,
-        ):
-            writer = ShardWriter(parquet, thread)
+    with files.atomic_write(path) as file, ThreadPoolExecutor(1) as thread:
+        writer = ShardWriter(file, about, thread)
+        try:
             yield writer
             writer.flush()
-            writer.wait()
+        finally:
+            writer.close()
 
 
 class ShardWriter:
-    """Rows gathered into row groups of at most 100 rows and 64 MB (10,000 rows where there are no images)."""
+    """Rows gathered into row groups of at most 100 rows and 64 MB (10,000 rows where there are no images).
 
-    def __init__(self, parquet: pq.ParquetWriter, thread: ThreadPoolExecutor) -> None:
-        self._parquet, self._thread = parquet, thread
+    A shard is a GeoParquet file where its first row group has a footprint: readers find that in the schema,
+    which is written first.
+    """
+
+    def __init__(self, file: IO[bytes], about: Mapping[str, Any], thread: ThreadPoolExecutor) -> None:
+        self._file, self._about, self._thread = file, about, thread
+        self._parquet: pq.ParquetWriter | None = None
         self._written: Future[None] | None = None
         self._rows: list[Row] = []
         self._bytes = 0
-        self._has_geometry = False
 
     def add(self, row: Row) -> None:
         """Append a row."""
@@ -208,16 +202,38 @@ class ShardWriter:
     def write(self, group: pa.Table) -> None:
         """Write a table of SCHEMA as one row group; it is encoded and written while the next is gathered."""
         self.wait()
-        if not self._has_geometry and group["geometry"].null_count < group.num_rows:
-            self._has_geometry = True
-            self._parquet.add_key_value_metadata({"geo": json.dumps(_GEOPARQUET)})
+        if self._parquet is None:
+            self._parquet = self._opened(group["geometry"].null_count < group.num_rows)
         self._written = self._thread.submit(self._parquet.write_table, group.cast(SCHEMA), group.num_rows)
+
+    def _opened(self, georeferenced: bool) -> pq.ParquetWriter:
+        metadata = {
+            "huggingface": json.dumps(_HUGGINGFACE),
+            "rsdata": json.dumps(self._about, sort_keys=True),
+        }
+        if georeferenced:
+            metadata["geo"] = json.dumps(_GEOPARQUET)
+        return pq.ParquetWriter(
+            self._file,
+            SCHEMA.with_metadata(metadata),
+            compression={"image.bytes": "none", **dict.fromkeys(_COLUMNS, "zstd")},
+            use_dictionary=list(_DICTIONARY),
+            write_page_index=True,
+            use_content_defined_chunking=True,
+        )
 
     def wait(self) -> None:
         """Wait for the row group under way. Raises OSError where it could not be written."""
         if self._written is not None:
-            self._written.result()
-            self._written = None
+            written, self._written = self._written, None
+            written.result()
+
+    def close(self) -> None:
+        """End the file. Raises OSError as `wait`."""
+        try:
+            self.wait()
+        finally:
+            (self._parquet or self._opened(False)).close()
 
 
 def write_rejections(path: Path, rejections: Sequence[Rejection]) -> None:

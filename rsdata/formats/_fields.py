@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 
@@ -19,9 +18,12 @@ def numbers(fields: Sequence[str]) -> list[float]:
         raise
 
 
+_FAR = 1e12
+
+
 def tidy(value: float) -> float:
     """`value` without the noise of arithmetic: rounded to 2**-12 of a pixel."""
-    return round(value * 4096) / 4096 if math.isfinite(value) else value
+    return round(value * 4096) / 4096 if abs(value) < _FAR else value
 
 
 def text(value: float) -> str:

@@ -50,7 +50,7 @@ def read(root: Path, path: str, classes: Classes) -> Iterator[Record | Rejection
             continue
         boxes = []
         for shape in node:
-            if shape.get("label") is None and shape.tag == "tag":
+            if shape.tag == "tag":
                 continue
             try:
                 boxes.append(_box(shape, classes))

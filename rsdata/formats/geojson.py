@@ -98,7 +98,7 @@ def _to_pixels(root: Path, path: str, image: str, value: dict[str, Any], coords:
 
     try:
         source = CRS.from_user_input(name if isinstance(name, str) else _WORLD)
-    except RasterioError as error:
+    except (RasterioError, ValueError) as error:
         raise AnnotationError(path, 0, f"its CRS {name!r} is not known: {error}") from error
 
     def convert(xs: Sequence[float], ys: Sequence[float]) -> tuple[list[float], list[float]]:

@@ -39,9 +39,8 @@ def read(root: Path, path: str, classes: Classes, things: bool = False) -> Itera
     yield from notes
     if missing := {"images", "annotations", "categories"} - found.keys():
         raise AnnotationError(path, 0, f"not COCO panoptic: no {min(missing)}")
-    categories = {
-        one.value.get("id"): one.value for one in found["categories"] if isinstance(one.value, dict)
-    }
+    kinds = (one.value for one in found["categories"] if isinstance(one.value, dict))
+    categories = {kind["id"]: kind for kind in kinds if isinstance(kind.get("id"), (int, str))}
     held: dict[Any, tuple[list[Box], list[int]]] = {}
     images: dict[Any, Mapping[str, Any]] = {}
     for place, element in enumerate(found["images"]):

@@ -57,7 +57,11 @@ def read(root: Path, path: str, classes: Classes) -> Iterator[Record | Rejection
 def _names(categories: Any) -> dict[float, str]:
     held = categories if isinstance(categories, list) else []
     pairs = ((one.get("id"), one.get("name")) for one in held if isinstance(one, dict))
-    return {float(key): name for key, name in pairs if type(key) is int and isinstance(name, str)}
+    return {
+        float(key): name
+        for key, name in pairs
+        if type(key) is int and abs(key) < 1 << 53 and isinstance(name, str)
+    }
 
 
 def write(path: Path, records: Sequence[Record]) -> None:

@@ -41,7 +41,7 @@ LAYOUTS = [
 ]
 _CORNERS = ("left_top", "right_top", "right_bottom", "left_bottom")
 _BBOX = "bndbox/xmin bndbox/ymin bndbox/xmax bndbox/ymax"
-_SIZE = "size/width size/height"
+_SIZES = "size/width size/height"
 _FLAGS = ("difficult", "truncated", "occluded")
 _ZERO = re.compile(rb"<(?:[xy]min|[xy]_(?:left|right)_(?:top|bottom)|[xy]\d+)>\s*0+(?:\.0*)?\s*</")
 _LARGEST = 2**31 - 1
@@ -72,13 +72,13 @@ def read(
     bbox: str = _BBOX,
     rotated: str = "",
     points: str = "",
-    size: str = _SIZE,
+    sides: str = _SIZES,
     document: str = "annotation",
 ) -> Iterator[Record | Rejection]:
     """The Record of one xml file; an object that does not parse is dropped (E05, E06).
 
     base: 0, 1, or "auto", which `prepare` settles; unsettled it is 0. objects, label, bbox, rotated, points,
-    size: tags of another grammar, `/` between those inside each other; document: its outermost. Raises
+    sides: tags of another grammar, `/` between those inside each other; document: its outermost. Raises
     AnnotationError where the file is empty (E09), is not well-formed or of another grammar (E01), or has a
     DTD (E29), RecipeError for another base.
     """
@@ -91,7 +91,7 @@ def read(
         raise AnnotationError(path, 0, f"not such a file: <{tree.tag}> without any <{tag}>")
     shift = 1.0 if base == 1 else 0.0
     tags = None if bbox == _BBOX else bbox.split()
-    turned, sides = rotated.split(), size.split()
+    turned = rotated.split()
     boxes, lines = [], []
     for index, node in enumerate(tree.iter(tag)):
         raw = (node.findtext(label) or "").strip()
@@ -119,7 +119,7 @@ def read(
         for edges in shapes:
             boxes.append(Box(classes[raw], raw, *edges, polygon, flags))
             lines.append(index)
-    width, height = (_side(tree, side) for side in sides)
+    width, height = (_side(tree, side) for side in sides.split())
     image = (tree.findtext("filename") or "").strip()
     yield Record(image, boxes, width, height, annotation=path, lines=lines, element=tag)
 
@@ -199,14 +199,14 @@ def write(
     label: str = "name",
     bbox: str = _BBOX,
     points: str = "",
-    size: str = _SIZE,
+    sides: str = _SIZES,
     document: str = "annotation",
 ) -> None:
     """One Record as an xml file; options as in `read` (base "auto" writes 1-based corners, as VOC)."""
     record, shift = records[0], 0 if base == 0 else 1
     tree = ElementTree.Element(document)
     _put(tree, "filename", record.image)
-    for tag, side in zip(size.split(), (record.width, record.height), strict=True):
+    for tag, side in zip(sides.split(), (record.width, record.height), strict=True):
         _put(tree, tag, str(side))
     *folders, tag = objects.split("/")
     parent = _made(tree, folders)

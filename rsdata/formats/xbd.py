@@ -40,7 +40,7 @@ def read(root: Path, path: str, classes: Classes) -> Iterator[Record | Rejection
     for index, feature in enumerate(held):
         try:
             boxes.append(_box(feature, classes))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             for item in _json.dropped(path, 0, error, ""):
                 yield item._replace(why=f"features.xy[{index}]: {item.why}")
     about = value.get("metadata")
