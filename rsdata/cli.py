@@ -324,6 +324,81 @@ def caption(table: Path, output: Path, captions: str, as_json: bool, **options: 
         )
 
 
+@main.command()
+@click.argument("table", type=_FOLDER)
+@click.option("-o", "--output", required=True, type=_FOLDER, help="A new folder.")
+@click.option("--to", required=True, help="coco, yolo, csv, webdataset or imagefolder.")
+@_json
+def export(table: Path, output: Path, to: str, as_json: bool) -> None:
+    """Write TABLE in a format of other tools: images as files, annotations beside them.
+
+    \b
+    Example:
+      rsdata export tables/dota -o dota-yolo --to yolo
+    """
+    with _errors():
+        from rsdata import export as out
+
+        with _usage():
+            if to not in out.EXPORTERS:
+                raise RecipeError(f"--to {to}: expected one of {', '.join(out.EXPORTERS)}")
+        counts = out.export(table, output, to)
+        if as_json:
+            click.echo(json.dumps(counts))
+            return
+        click.echo(
+            f"{output}: {counts['images']:,} images, {counts['objects']:,} objects, "
+            f"{counts['captions']:,} captions ({to})"
+        )
+        if counts["without_bytes"]:
+            _say(f"{counts['without_bytes']:,} images have no bytes in the table: only what is said of them")
+
+
+@main.command()
+@click.argument("table", type=_FOLDER)
+@click.option("--deep", is_flag=True, help="Decode every image and compute its hash anew.")
+@_json
+def validate(table: Path, deep: bool, as_json: bool) -> None:
+    """Check that TABLE is whole: schema, metadata, counts, images, boxes, ids. Exit code 1 if it is not.
+
+    \b
+    Example:
+      rsdata validate tables/dota --deep
+    """
+    with _errors():
+        from rsdata import validate as checking
+
+        problems = checking.check(table, deep)
+        if as_json:
+            click.echo(json.dumps({"problems": [problem._asdict() for problem in problems]}))
+        else:
+            for problem in problems:
+                click.echo(str(problem))
+        if problems:
+            raise RsdataError(f"{table}: {len(problems)} problems")
+        if not as_json:
+            click.echo(f"{table}: whole")
+
+
+@main.command()
+@click.argument("source", type=click.Path(exists=True, path_type=Path))
+@click.option("-o", "--output", required=True, type=_FOLDER, help="Folder of the table.")
+@_overwrite
+@_json
+def repair(source: Path, output: Path, overwrite: bool, as_json: bool) -> None:
+    """Make a table of Parquet files that another program has written from one: pandas, Polars, DuckDB.
+
+    \b
+    Example:
+      rsdata repair edited.parquet -o tables/edited
+    """
+    with _errors():
+        from rsdata import repair as mending
+
+        manifest = mending.repair(source, output, overwrite)
+        click.echo(json.dumps(manifest) if as_json else f"{output}: {manifest['images']['written']:,} images")
+
+
 @contextmanager
 def _errors() -> Iterator[None]:
     """What a user can cause ends with one line on stderr and its exit code, not with a traceback."""

@@ -53,9 +53,7 @@ def test_rendered_pages_are_those_of_the_code():
     render = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(render)
     pages = render.pages()
-    assert set((ROOT / "docs/formats").glob("*.md")) == pages.keys() - {
-        ROOT / "docs/datasets.md"
-    }
+    assert set((ROOT / "docs/formats").glob("*.md")) == pages.keys() - {ROOT / "docs/datasets.md"}
     stale = [path.name for path, text in pages.items() if path.read_text(encoding="utf-8") != text]
     assert stale == [], "run python docs/render.py"
 

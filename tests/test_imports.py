@@ -17,7 +17,7 @@ TIERS = [
     ["files", "classes", "words", "columns", "mask_to_box", "hashing", "rasters", "engine", "paper", "tiles"],
     ["formats", "templates", "checks", "tables", "pictures"],
     ["recipes", "box_to_caption", "stats", "scenes"],
-    ["plan", "samples", "caption"],
+    ["plan", "samples", "caption", "export", "validate", "repair"],
     ["shard", "detect"],
     ["convert"],
     ["corpora"],

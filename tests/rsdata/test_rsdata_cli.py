@@ -270,6 +270,7 @@ def test_caption(dump: Path, tmp_path: Path) -> None:
         ("sample dota full", "not an empty folder"),
         ("caption t -o u --captions a2d", "did you mean 'a2c'?"),
         ("caption t", "Missing option '-o'"),
+        ("export t -o u --to cocoa", "expected one of coco, yolo"),
     ],
 )
 def test_wrong_usage(words: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,6 +301,9 @@ def test_wrong_usage(words: str, why: str, tmp_path: Path, monkeypatch: pytest.M
         ("stats empty", "not a table"),
         ("stats nowhere", "not a table"),
         ("caption empty -o t", "not a table"),
+        ("export empty -o t --to coco", "not a table"),
+        ("validate empty", "not a table"),
+        ("repair empty -o t", "no Parquet file"),
     ],
 )
 @pytest.mark.parametrize("as_json", [False, True])
@@ -361,10 +365,12 @@ def test_examples_run_as_they_stand(command: str, tmp_path: Path) -> None:
         sample_dump("dota", home / "data/DOTA")
         sample_dump("rsicd", home / "data/RSICD")
         sample_dump(recipes.from_format("coco", "jpg/**.*", "labels.json"), home / "mine")
-    if command in ("stats", "caption"):
+    if command in ("stats", "caption", "export", "validate", "repair"):
         for name in ("dota", "rsicd"):
             sample_dump(name, tmp_path / name)
             done("convert", tmp_path / name, "--recipe", name, "-o", tmp_path / "tables" / name)
+    if command == "repair":
+        (tmp_path / "tables/dota/data/train-00000-of-00001.parquet").rename(tmp_path / "edited.parquet")
     for line in examples(command):
         assert line.startswith("rsdata ")
         assert command in line
@@ -453,3 +459,14 @@ def test_a_conversion_imports_no_torch(dump: Path) -> None:
         "sys.exit(bool({'torch', 'open_clip', 'rsclip'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_validate_tells_what_is_wrong(dump: Path, tmp_path: Path) -> None:
+    done("convert", dump, "--recipe", "dota", "-o", tmp_path / "t")
+    assert done("validate", tmp_path / "t", "--deep").strip().endswith("whole")
+    assert data("validate", tmp_path / "t") == {"problems": []}
+    (tmp_path / "t/rejections.parquet").unlink()
+    result = call("validate", tmp_path / "t")
+    assert result.exit_code == 1
+    assert "rejections.parquet: cannot be read" in result.stdout
+    assert "1 problems" in result.stderr

@@ -1,0 +1,192 @@
+"""Tables that another program has written, made ours again: schema, metadata, manifest.
+
+pandas, Polars, DuckDB and `datasets` keep the rows but drop the metadata, widen types (large_string, double),
+rename list elements, or reorder columns. What they lose and the rows do not tell (licence, seed, what was
+rejected) is kept where the folder still has it, and stated as unknown where not.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+import rsdata
+from rsdata import tables
+from rsdata.errors import RsdataError, TableError
+from rsdata.records import SCHEMA
+
+_OPTIONAL = ("label", "phash", "sha256", "annotation", "gsd", "cover", "geometry", "caption_source")
+"""Columns that are null, or empty, where another program left them out."""
+
+
+def repair(source: Path, output: Path, overwrite: bool = False) -> dict[str, Any]:
+    """Write the rows of `source`, a Parquet file or a folder of them, as a table; returns its manifest.
+
+    Raises TableError where there is no Parquet file, a column that cannot be left out is missing, a value
+    does not fit its type, or `output` is taken; RsdataError where it cannot be written.
+    """
+    paths = [source] if source.is_file() else sorted(source.rglob("*.parquet"))
+    paths = [path for path in paths if path.name != tables.REJECTIONS]
+    if not paths:
+        raise TableError(f"{source}: no Parquet file")
+    if output.resolve() == source.resolve():
+        raise TableError(f"{output}: is read while the new one is written; name another folder")
+    try:
+        about = _about(source, paths)
+    except (pa.ArrowException, OSError) as error:
+        raise TableError(f"{source}: {error}") from error
+    staging = tables.stage(output, overwrite)
+    rows: Counter[str] = Counter()
+    entries: dict[str, Counter[str]] = {}
+    classes: dict[str, Counter[str]] = {}
+    try:
+        writers: dict[str, tables.ShardWriter] = {}
+        with ExitStack() as stack:
+            for group in _groups(paths):
+                for split in group["split"].unique().to_pylist():
+                    part = group.filter(pc.equal(group["split"], split))
+                    if split not in writers:
+                        path = staging / "data" / f"{split}-00000.parquet"
+                        writers[split] = stack.enter_context(tables.shard_writer(path, about))
+                    writers[split].write(part)
+                    rows[split] += part.num_rows
+                    _count(part, entries, classes)
+        _rejections(source, staging)
+        manifest = _manifest(source, about, rows, entries, classes)
+        tables.publish(staging, output, manifest)
+    except OSError as error:
+        raise RsdataError(f"{error.filename or output}: {error.strerror or error}") from error
+    finally:
+        tables.unstage(staging)
+    return manifest
+
+
+def _groups(paths: list[Path]) -> Iterator[pa.Table]:
+    """The rows of all files in our schema, in pieces of a row group's size."""
+    for path in paths:
+        try:
+            with pq.ParquetFile(path) as file:
+                held = file.schema_arrow.names
+                missing = [name for name in SCHEMA.names if name not in held and name not in _OPTIONAL]
+                if missing:
+                    raise TableError(f"{path}: no column {', '.join(missing)}")
+                for batch in file.iter_batches(tables.ROWS_PER_GROUP):
+                    yield _cast(path, pa.Table.from_batches([batch]))
+        except (pa.ArrowException, OSError) as error:
+            raise TableError(f"{path}: {error}") from error
+
+
+def _cast(path: Path, group: pa.Table) -> pa.Table:
+    columns = []
+    for field in SCHEMA:
+        values = (
+            group[field.name].to_pylist() if field.name in group.column_names else [None] * group.num_rows
+        )
+        if field.name in ("objects", "captions", "cover"):
+            values = [value if value is not None else [] for value in values]
+        try:
+            columns.append(pa.array(map(_plain, values), field.type))
+        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+            raise TableError(f"{path}: column {field.name} does not fit {field.type}: {error}") from error
+    return pa.table(columns, schema=SCHEMA)
+
+
+def _plain(value: Any) -> Any:
+    """Whole floats as ints stay floats in lists: only what pandas makes of missing ints is mended."""
+    if isinstance(value, float) and value != value:
+        return None
+    return int(value) if isinstance(value, float) and value == int(value) else value
+
+
+def _about(source: Path, paths: list[Path]) -> dict[str, Any]:
+    """The `rsdata` metadata: of a file that still has it, of the manifest, else what the rows cannot tell."""
+    for path in paths:
+        metadata = pq.read_schema(path).metadata or {}
+        if b"rsdata" in metadata:
+            return dict(json.loads(metadata[b"rsdata"]))
+    old = _old_manifest(source).get("rsdata")
+    if isinstance(old, dict):
+        return old
+    held = (pq.read_table(path, columns=["dataset"])["dataset"].unique().to_pylist() for path in paths)
+    names = sorted({str(name) for found in held for name in found})
+    return {
+        "dataset": names[0] if len(names) == 1 else "unknown",
+        "datasets": {name: {"irregular": {}} for name in names},
+        "captions": "unknown",
+        "large_count": "vague",
+        "seed": 0,
+        "hash_spec": None,
+        "licence": "unknown: the metadata was lost",
+        "versions": {"rsdata": rsdata.__version__},
+    }
+
+
+def _old_manifest(source: Path) -> Mapping[str, Any]:
+    try:
+        return tables.manifest(source if source.is_dir() else source.parent.parent)
+    except TableError:
+        return {}
+
+
+def _count(part: pa.Table, entries: dict[str, Counter[str]], classes: dict[str, Counter[str]]) -> None:
+    for row in part.select(["dataset", "objects", "captions"]).to_pylist():
+        entry = entries.setdefault(row["dataset"], Counter())
+        entry.update(images=1, objects=len(row["objects"]), captions=len(row["captions"]))
+        classes.setdefault(row["dataset"], Counter()).update(held["label"] for held in row["objects"])
+
+
+def _rejections(source: Path, staging: Path) -> None:
+    held = source / tables.REJECTIONS if source.is_dir() else source.parent.parent / tables.REJECTIONS
+    if held.is_file():
+        shutil.copyfile(held, staging / tables.REJECTIONS)
+    else:
+        tables.write_rejections(staging / tables.REJECTIONS, [])
+
+
+def _manifest(
+    source: Path,
+    about: dict[str, Any],
+    rows: Mapping[str, int],
+    entries: Mapping[str, Mapping[str, int]],
+    classes: Mapping[str, Mapping[str, int]],
+) -> dict[str, Any]:
+    """A manifest of the rows there are; what was found and rejected once is the old one's, if it fits."""
+    old = _old_manifest(source)
+    written = sum(rows.values())
+    same = old.get("images", {}).get("written") == written
+    total = Counter[str]()
+    for entry in entries.values():
+        total.update(entry)
+    images = {"found": written, "written": written, "duplicates": 0, "leaks": 0, "rejected": 0}
+    objects = {"found": total["objects"], "written": total["objects"], "dropped": 0}
+    datasets = {
+        name: {
+            "images": {**images, "found": entry["images"], "written": entry["images"]},
+            "objects": {"found": entry["objects"], "written": entry["objects"], "dropped": 0},
+            "captions": entry["captions"],
+            "classes": dict(sorted(classes[name].items())),
+            "unclaimed": 0,
+            "paper": {},
+        }
+        for name, entry in entries.items()
+    }
+    return {
+        "rsdata": about,
+        "splits": {
+            split: {"files": tables.shard_names(split, 1), "rows": count} for split, count in rows.items()
+        },
+        "images": old["images"] if same else images,
+        "objects": old["objects"] if same and old["objects"]["written"] == total["objects"] else objects,
+        "captions": total["captions"],
+        "reasons": old["reasons"] if same else {"rejected": {}, "dropped": {}, "repaired": {}},
+        "datasets": old["datasets"] if same else datasets,
+    }

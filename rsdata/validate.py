@@ -1,0 +1,155 @@
+"""Whether a table keeps its promises: schema, metadata, counts, images, boxes, ids."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rsdata import rasters, tables
+from rsdata.errors import TableError
+from rsdata.hashing import phash
+from rsdata.records import REJECTION_SCHEMA, SCHEMA
+
+
+class Problem(NamedTuple):
+    """What is wrong with a table. path: relative to it; row: 0-based in the shard, -1 for the whole file."""
+
+    path: str
+    row: int
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.row}: {self.why}" if self.row >= 0 else f"{self.path}: {self.why}"
+
+
+def validate(table: Path, deep: bool = False) -> Iterator[Problem]:
+    """Each problem of a table, in the order of its files and rows.
+
+    deep: decode each image wholly and compute its hash anew; else only its header and digest are compared.
+    Raises TableError where there is no manifest.
+    """
+    manifest = tables.manifest(table)
+    seen: Counter[str] = Counter()
+    totals: Counter[str] = Counter()
+    for split, held in manifest["splits"].items():
+        rows = 0
+        for name in held["files"]:
+            try:
+                yield from _shard(table, name, split, seen, totals, deep)
+                rows += tables.rows_in(table / name)
+            except (pa.ArrowException, OSError) as error:
+                yield Problem(name, -1, f"cannot be read: {error}")
+        if rows != held["rows"]:
+            yield Problem(tables.MANIFEST, -1, f"split {split}: {held['rows']} rows stated, {rows} found")
+    for identity, count in seen.items():
+        if count > 1:
+            yield Problem(tables.MANIFEST, -1, f"image_id {identity!r} is given {count} times")
+    yield from _account(table, manifest, totals)
+
+
+def _account(table: Path, manifest: Mapping[str, Any], totals: Mapping[str, int]) -> Iterator[Problem]:
+    images, objects = manifest.get("images", {}), manifest.get("objects", {})
+    parts = sum(images.get(key, 0) for key in ("written", "duplicates", "leaks", "rejected"))
+    if images.get("found") != parts:
+        yield Problem(
+            tables.MANIFEST, -1, f"images: {images.get('found')} found, but the parts sum to {parts}"
+        )
+    stated = {
+        "images": images.get("written"),
+        "objects": objects.get("written"),
+        "captions": manifest.get("captions"),
+    }
+    for unit, count in stated.items():
+        if count != totals[unit]:
+            yield Problem(tables.MANIFEST, -1, f"{count} {unit} stated, {totals[unit]} found")
+    try:
+        schema = pq.read_schema(table / tables.REJECTIONS)
+    except (pa.ArrowException, OSError) as error:
+        yield Problem(tables.REJECTIONS, -1, f"cannot be read: {error}")
+        return
+    if not schema.remove_metadata().equals(REJECTION_SCHEMA):
+        yield Problem(tables.REJECTIONS, -1, "not the columns of rejections")
+
+
+def _shard(
+    table: Path, name: str, split: str, seen: Counter[str], totals: Counter[str], deep: bool
+) -> Iterator[Problem]:
+    with pq.ParquetFile(table / name) as shard:
+        schema = shard.schema_arrow
+        if not schema.remove_metadata().equals(SCHEMA):
+            yield Problem(name, -1, f"not the columns of a table: {_difference(schema)} (rsdata repair)")
+            return
+        for key in (b"huggingface", b"rsdata"):
+            if key not in (schema.metadata or {}):
+                yield Problem(name, -1, f"lacks the {key.decode()} metadata (rsdata repair)")
+        hashed = json.loads((schema.metadata or {}).get(b"rsdata", b"{}")).get("hash_spec") is not None
+        place = 0
+        for group in range(shard.num_row_groups):
+            for row in shard.read_row_group(group).to_pylist():
+                seen[row["image_id"]] += 1
+                totals.update(images=1, objects=len(row["objects"]), captions=len(row["captions"]))
+                yield from (Problem(name, place, why) for why in _row(row, split, deep and hashed))
+                place += 1
+
+
+def _difference(schema: pa.Schema) -> str:
+    missing = [field.name for field in SCHEMA if field.name not in schema.names]
+    others = [name for name in schema.names if name not in SCHEMA.names]
+    types = [f.name for f in SCHEMA if f.name in schema.names and schema.field(f.name).type != f.type]
+    told = {"missing": missing, "unknown": others, "of another type": types}
+    return "; ".join(f"{what}: {', '.join(names)}" for what, names in told.items() if names) or "their order"
+
+
+def _row(row: Mapping[str, Any], split: str, deep: bool) -> Iterator[str]:
+    for key in ("image_id", "dataset", "split", "annotation"):
+        if row[key] is None:
+            yield f"{key} is null"
+    if row["split"] != split:
+        yield f"split is {row['split']!r} in a shard of {split!r}"
+    if not str(row["image_id"]).startswith(f"{row['dataset']}/{row['split']}/"):
+        yield f"image_id {row['image_id']!r} does not begin with dataset and split"
+    width, height = row["width"], row["height"]
+    for held in row["objects"]:
+        edges = [held[edge] for edge in ("xmin", "ymin", "xmax", "ymax")]
+        if None in edges or not (edges[0] < edges[2] and edges[1] < edges[3]):
+            yield f"{held['label']}: box {edges} has no extent"
+        elif edges[0] < 0 or edges[1] < 0 or (width and edges[2] > width) or (height and edges[3] > height):
+            yield f"{held['label']}: box {edges} is not inside {width}x{height}"
+        if not held["label"]:
+            yield "an object without a label"
+    if any(not caption or not caption.strip() for caption in row["captions"]):
+        yield "a caption is blank"
+    if bool(row["captions"]) != bool(row["caption_source"]):
+        yield "captions and caption_source do not go together"
+    if row["image"]["bytes"] is not None:
+        yield from _image(row, row["image"]["bytes"], deep)
+
+
+def _image(row: Mapping[str, Any], data: bytes, deep: bool) -> Iterator[str]:
+    if hashlib.sha256(data).hexdigest() != row["sha256"]:
+        yield "sha256 is not that of the image"
+    try:
+        image = rasters.open_image(data)
+        if image is None:
+            return
+        if image.size != (row["width"], row["height"]):
+            yield f"the image is {image.size[0]}x{image.size[1]}, the row says {row['width']}x{row['height']}"
+        if deep and row["phash"] is not None and phash(image) != row["phash"]:
+            yield "phash is not that of the image"
+    except OSError as error:
+        yield f"the image cannot be read: {error}"
+
+
+def check(table: Path, deep: bool = False) -> list[Problem]:
+    """All problems of a table. Raises TableError where there is no manifest."""
+    try:
+        return list(validate(table, deep))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise TableError(f"{table}: its {tables.MANIFEST} is not whole: {error!r}") from error
