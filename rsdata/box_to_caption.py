@@ -18,7 +18,7 @@ from hashlib import blake2b
 from importlib import import_module
 from typing import Any, Literal, NamedTuple
 
-from rsdata import templates
+from rsdata import statements, templates
 from rsdata.errors import RecipeError
 from rsdata.records import Record
 from rsdata.templates import _grammar as grammar
@@ -75,6 +75,11 @@ def captions(
     write = _checked(template, options)
     digest = blake2b(f"{seed}\0{image_id}\0{template}".encode(), digest_size=8).digest()
     return write(record, random.Random(int.from_bytes(digest, "big")), words, **options)
+
+
+def needs_polygons(template: str) -> bool:
+    """Whether a caption set looks at the polygons of boxes, which are expensive to make."""
+    return bool(getattr(import_module(f"{templates.__name__}.{template}"), "POLYGONS", False))
 
 
 def check(template: str, **options: Any) -> None:
@@ -218,7 +223,7 @@ def contradictions(
 
     Args:
         captions: sentences of our caption sets, of this record.
-        record: its boxes, and its width and height where captions tell places.
+        record: its boxes; width and height, gsd, cover where captions tell places or those.
         words: the plurals that the captions were written with.
         nouns: further labels of the recipe: with them a caption that names an absent class is told to be
             false, without them that it does not parse.
@@ -227,10 +232,12 @@ def contradictions(
     middle, edge = grammar.count_by_zone(boxes, record)
     held: dict[Place, dict[str, int]] = {"middle": middle, "edge": edge, "anywhere": grammar.count(boxes)}
     known = {box.label for box in record.boxes} | set(nouns)
-    found = []
+    found: list[str] = []
     for caption in captions:
+        head, _ = statements.parts(caption)
+        found += statements.faults(caption, record, words, known | {label for label, _ in record.cover})
         try:
-            claims = parse(caption, words, known)
+            claims = parse(head, words, known)
         except ValueError as error:
             found.append(str(error))
         else:

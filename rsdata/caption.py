@@ -78,13 +78,16 @@ def _recaptioned(rows: pa.Table, about: Mapping[str, Any], words: Mapping[str, W
     """A row group with its captions and their source replaced, but for those of people."""
     captions: list[Sequence[str]] = []
     sources: list[str | None] = []
-    columns = ("image_id", "dataset", "width", "height", "captions", "caption_source")
-    values = zip(*(rows[name].to_pylist() for name in columns), _boxes(rows["objects"]), strict=True)
-    for image_id, dataset, width, height, old, source, boxes in values:
+    columns = ("image_id", "dataset", "width", "height", "gsd", "cover", "captions", "caption_source")
+    polygons = about["captions"] != "none" and box_to_caption.needs_polygons(about["captions"])
+    held = (rows[name].to_pylist() for name in columns)
+    values = zip(*held, _boxes(rows["objects"], polygons), strict=True)
+    for image_id, dataset, width, height, gsd, cover, old, source, boxes in values:
         if source != HUMAN and about["captions"] == "none":
             old, source = [], None
         elif source != HUMAN:
-            record = Record("", boxes, width, height)
+            shares = [(item["label"], item["share"]) for item in cover]
+            record = Record("", boxes, width, height, gsd=gsd, cover=shares)
             options = {"seed": about["seed"], "large_count": about["large_count"]}
             old = box_to_caption.captions(record, image_id, about["captions"], words[dataset], **options)
             source = about["captions"] if old else None
@@ -96,15 +99,16 @@ def _recaptioned(rows: pa.Table, about: Mapping[str, Any], words: Mapping[str, W
     return rows
 
 
-def _boxes(objects: pa.ChunkedArray) -> list[list[Box]]:
-    """The Boxes of each row, without polygons, which no caption needs."""
+def _boxes(objects: pa.ChunkedArray, polygons: bool) -> list[list[Box]]:
+    """The Boxes of each row, with their polygons if those are needed."""
     column = objects.combine_chunks()
     flat = column.flatten()
     names = ("label", "raw_label", "xmin", "ymin", "xmax", "ymax")
     values = zip(
         *(flat.field(name).to_pylist() for name in names), flat.field("flags").to_pylist(), strict=True
     )
-    boxes = [Box._make((*value[:-1], None, value[-1])) for value in values]
+    shapes = flat.field("polygon").to_pylist() if polygons else [None] * len(flat)
+    boxes = [Box._make((*value[:-1], shape, value[-1])) for value, shape in zip(values, shapes, strict=True)]
     ends = pc.list_value_length(column).to_pylist()
     start, lists = 0, []
     for length in ends:

@@ -29,7 +29,7 @@ EXAMPLES = 2
 
 _FOLDER = click.Path(path_type=Path)
 _captions = click.option(
-    "--captions", default="remoteclip", show_default=True, help="Caption set: remoteclip, a2c, or none."
+    "--captions", default="remoteclip", show_default=True, help="Caption set: remoteclip, a2c, rich, or none."
 )
 _large_count = click.option(
     "--large-count",

@@ -139,6 +139,8 @@ class _Work:
         self.classes, self.words = shard.recipe.classes(), Words(shard.recipe.irregular)
         self.aligned = bool(getattr(shard.recipe.reader, "ALIGNED", False))
         self.given = recipes.given(shard.recipe.reader)
+        template = shard.options.captions
+        self.polygons = template != "none" and box_to_caption.needs_polygons(template)
         self.border = shard.recipe.rendering.border
         self.images = self.rows = self.found = self.written = self.captions = 0
         self.labels: Counter[str] = Counter()
@@ -334,7 +336,8 @@ class _Work:
         source: str | None = HUMAN
         if not captions and options.captions != "none":
             source = options.captions
-            seen = record._replace(boxes=columns.outlines(boxes), width=width, height=height, gsd=gsd)
+            drawn = boxes if self.polygons else columns.outlines(boxes)
+            seen = record._replace(boxes=drawn, width=width, height=height, gsd=gsd)
             chosen = {"large_count": options.large_count}
             captions = box_to_caption.captions(
                 seen, image_id, options.captions, self.words, options.seed, **chosen

@@ -15,7 +15,7 @@ TIERS = [
     ["errors"],
     ["records"],
     ["files", "classes", "words", "columns", "mask_to_box", "hashing", "rasters", "engine", "paper", "tiles"],
-    ["formats", "templates", "checks", "tables", "pictures"],
+    ["formats", "templates", "checks", "tables", "pictures", "statements"],
     ["recipes", "box_to_caption", "stats", "scenes"],
     ["plan", "samples", "caption", "export", "validate", "repair"],
     ["shard", "detect"],

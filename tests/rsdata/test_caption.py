@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     ("template", "large_count", "seed"),
-    [("remoteclip", "vague", 0), ("a2c", "mixed", 7), ("none", "exact", 1)],
+    [("remoteclip", "vague", 0), ("a2c", "mixed", 7), ("rich", "exact", 2), ("none", "exact", 1)],
 )
 def test_same_bytes_as_convert(
     name: str, template: str, large_count: str, seed: int, folder: Path, tmp_path: Path
