@@ -163,7 +163,7 @@ def convert(
                 json.dumps({**outcome.manifest, **({"rejections": listed} if options.dry_run else {})})
             )
         else:
-            for line in _report(outcome, table, options.dry_run):
+            for line in _report(outcome, table, options.dry_run, corpus is None):
                 click.echo(line)
             for line in corpora.lines(corpus, outcome.manifest["datasets"]) if corpus else ():
                 click.echo(line)
@@ -534,7 +534,7 @@ def _pair(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def _report(outcome: Any, table: Path | None, dry_run: bool) -> Iterator[str]:
+def _report(outcome: Any, table: Path | None, dry_run: bool, counts: bool) -> Iterator[str]:
     """The end of a conversion for people: the account, the paper's counts, what was left out and why."""
     from rsdata import paper, tables
     from rsdata.convert import as_line
@@ -548,7 +548,7 @@ def _report(outcome: Any, table: Path | None, dry_run: bool) -> Iterator[str]:
     yield f"images: {images['found']:,} found = {parts}"
     parts = " + ".join(f"{objects[key]:,} {key}" for key in ("written", "dropped"))
     yield f"objects: {objects['found']:,} found = {parts}"
-    for name, dataset in manifest["datasets"].items():
+    for name, dataset in manifest["datasets"].items() if counts else ():
         stated = dataset["paper"]
         yield from paper.lines(name, stated, paper.found([dataset], stated.get("splits", ())))
     if dry_run:

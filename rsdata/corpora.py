@@ -133,7 +133,7 @@ def lines(corpus: Corpus, datasets: Mapping[str, Any]) -> Iterator[str]:
 
     datasets: as in the manifest. The paper's own sum is given beside the total that it prints.
     """
-    yield f"{'dataset':<16}{'images':>10}{'written':>10}{'paper':>10}{'objects':>12}{'paper':>12}"
+    yield f"{'dataset':<25}{'images':>10}{'written':>10}{'paper':>10}{'objects':>12}{'paper':>12}"
     sums = [0] * 5
     for recipe in corpus.datasets:
         held = datasets.get(recipe.name, {})
@@ -151,4 +151,4 @@ def lines(corpus: Corpus, datasets: Mapping[str, Any]) -> Iterator[str]:
 def _line(name: str, numbers: Sequence[int]) -> str:
     widths = (10, 10, 10, 12, 12)
     cells = (f"{number:>{width},}" for number, width in zip(numbers, widths, strict=True))
-    return f"{name:<16}{''.join(cells)}"
+    return f"{name:<25}{''.join(cells)}"

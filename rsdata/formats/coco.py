@@ -37,6 +37,9 @@ from rsdata.records import Box, Record, Rejection
 
 ONE_FILE = "split"
 LAYOUTS = [
+    ("images/{split}/**.*", "annotations/{split}.json"),
+    ("{split}*/**.*", "annotations/instances_{split}*.json"),
+    ("{split}/**.*", "{split}/_annotations.coco.json"),
     ("images/**.*", "annotations.json"),
     ("images/**.*", "annotations/*.json"),
     ("**.*", "**.json"),

@@ -21,6 +21,8 @@ from rsdata.records import Box, Record, Rejection
 
 ONE_FILE = "image"
 LAYOUTS = [
+    ("{split}/images/**.*", "{split}/labelTxt/**.txt"),
+    ("{split}/images/**.*", "{split}/annfiles/**.txt"),
     ("images/**.*", "labelTxt/**.txt"),
     ("images/**.*", "annfiles/**.txt"),
     ("**/images/*.*", "**/labelTxt/*.txt"),

@@ -35,6 +35,8 @@ from rsdata.records import Box, Record, Rejection
 
 ONE_FILE = "image"
 LAYOUTS = [
+    ("{split}/images/**.*", "{split}/annotations/**.xml"),
+    ("{split}/**.*", "{split}/**.xml"),
     ("JPEGImages/**.*", "Annotations/**.xml"),
     ("images/**.*", "annotations/**.xml"),
     ("**.*", "**.xml"),
