@@ -135,7 +135,8 @@ def convert(
                 _alone_with_corpus(sources, format_name, name, images, annotations, pairs)
                 corpus = corpora.load(recipe)
             else:
-                found = _chosen_recipe(sources, recipe, format_name, name, images, annotations, pairs)
+                bare = chosen["annotations_only"]
+                found = _chosen_recipe(sources, recipe, format_name, name, images, annotations, pairs, bare)
                 found = _tiled(found, tile, visible)
                 found.check_splits(chosen["splits"])
             if chosen["captions"] != "none":
@@ -145,7 +146,8 @@ def convert(
             if corpus is None:
                 outcome = flow.convert(sources, table, found, options, advance, _say)
             else:
-                parts, missing = corpora.find(corpus, sources[0], options.splits)
+                bare = options.annotations_only
+                parts, missing = corpora.find(corpus, sources[0], options.splits, bare)
                 for line in corpora.told(missing):
                     _say(line)
                 if not parts:
@@ -483,6 +485,7 @@ def _chosen_recipe(
     images: str | None,
     annotations: str | None,
     pairs: Sequence[str],
+    annotations_only: bool,
 ) -> Recipe:
     """The recipe that the options of `convert` name, or the dumps fit. Raises RecipeError."""
     from rsdata import recipes as shipped
@@ -493,7 +496,7 @@ def _chosen_recipe(
     if not recipe and not format_name:
         if images or annotations:
             raise RecipeError("--images and --annotations go with --format")
-        found = _detected(sources)
+        found = _detected(sources, annotations_only)
     elif recipe:
         if images or annotations:
             raise RecipeError("--images and --annotations go with --format; a recipe has patterns of its own")
@@ -508,11 +511,11 @@ def _chosen_recipe(
     return shipped.adapted(found, name, options)
 
 
-def _detected(sources: Sequence[Path]) -> Recipe:
+def _detected(sources: Sequence[Path], annotations_only: bool) -> Recipe:
     """The recipe or format that all sources fit. Raises RecipeError."""
     from rsdata.detect import detect
 
-    found = [detect(source) for source in sources]
+    found = [detect(source, annotations_only) for source in sources]
     for source, other in zip(sources, found, strict=True):
         if other.name != found[0].name:
             raise RecipeError(

@@ -63,7 +63,9 @@ def load(name: str) -> Corpus:
     return Corpus(name, [recipes.load(each) for each in raw["datasets"]], facts, int(raw.get("total", 0)))
 
 
-def find(corpus: Corpus, root: Path, splits: Sequence[str] = ()) -> tuple[list[Part], list[Missing]]:
+def find(
+    corpus: Corpus, root: Path, splits: Sequence[str] = (), annotations_only: bool = False
+) -> tuple[list[Part], list[Missing]]:
     """The datasets of a corpus that lie in folders of `root` named after them, and those that do not.
 
     splits: which to convert; without: those that the paper counts. Raises RecipeError where two folders hold
@@ -77,7 +79,7 @@ def find(corpus: Corpus, root: Path, splits: Sequence[str] = ()) -> tuple[list[P
         fitting, why = [], ""
         for folder in folders:
             if _is_named(folder.name, recipe):
-                reason = _misfit(recipe, folder)
+                reason = _misfit(recipe, folder, annotations_only)
                 why = why or reason
                 fitting += [] if reason else [folder]
         if len(fitting) > 1:
@@ -110,14 +112,18 @@ def _loose(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.casefold())
 
 
-def _misfit(recipe: Recipe, folder: Path) -> str:
+def _misfit(recipe: Recipe, folder: Path, annotations_only: bool) -> str:
     """Why a folder is no dump of a recipe, "" if it is one."""
     try:
         dump = Dump(folder)
-        Plan(recipe, dump)
+        Plan(recipe, dump, annotations_only=annotations_only)
     except RecipeError as error:
         return str(error)
-    return "" if fits(recipe, dump) else f"{folder}: its annotations are not those of {recipe.name}"
+    return (
+        ""
+        if fits(recipe, dump, annotations_only)
+        else f"{folder}: its annotations are not those of {recipe.name}"
+    )
 
 
 def told(missing: Sequence[Missing]) -> Iterator[str]:

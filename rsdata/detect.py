@@ -25,10 +25,11 @@ KNOWN, KNOWN_FOLDERS = 0.5, 0.95
 """Share of the labels seen that a recipe must know; sets of class folders share many names."""
 
 
-def detect(root: Path) -> Recipe:
+def detect(root: Path, annotations_only: bool = False) -> Recipe:
     """The one recipe, or else bare format, that fits a dump.
 
-    Raises RecipeError where none fits, or several do: these are named.
+    annotations_only: its images need not be there. Raises RecipeError where none fits, or several do: these
+    are named.
     """
     dump = Dump(root)
     shipped = [recipes.load(name) for name in recipes.names()]
@@ -38,7 +39,7 @@ def detect(root: Path) -> Recipe:
             found = [
                 recipe
                 for recipe in candidates
-                if (recipe.reader.ONE_FILE == "none") == folders and fits(recipe, dump)
+                if (recipe.reader.ONE_FILE == "none") == folders and fits(recipe, dump, annotations_only)
             ]
             if len(found) > 1:
                 names = " and ".join(recipe.name for recipe in found)
@@ -51,10 +52,10 @@ def detect(root: Path) -> Recipe:
     )
 
 
-def fits(recipe: Recipe, dump: Dump) -> bool:
+def fits(recipe: Recipe, dump: Dump, annotations_only: bool = False) -> bool:
     """Whether a dump is laid out as a recipe says, and speaks of its classes."""
     try:
-        plan = Plan(recipe, dump)
+        plan = Plan(recipe, dump, annotations_only=annotations_only)
     except RecipeError:
         return False
     seen = known = lost = 0

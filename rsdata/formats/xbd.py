@@ -16,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rsdata.classes import Classes
 from rsdata.errors import AnnotationError
 from rsdata.formats import _json
@@ -58,7 +60,8 @@ def _box(feature: Any, classes: Classes) -> Box:
     about = feature["properties"]
     raw = _json.text(about.get("subtype") or about.get("feature_type"), "feature type")
     try:
-        shape = from_wkt(_json.text(feature["wkt"], "wkt"))
+        with np.errstate(all="ignore"):  # of numbers that are not finite, which the checks find
+            shape = from_wkt(_json.text(feature["wkt"], "wkt"))
     except ShapelyError as error:
         raise ValueError(f"wkt: {error}") from None
     parts = [

@@ -127,6 +127,15 @@ def test_two_that_fit_are_both_named(tmp_path: Path) -> None:
         detect(tmp_path / "ships")
 
 
+def test_annotations_without_images(tmp_path: Path) -> None:
+    sample_dump("nwpu-vhr10", tmp_path / "dump")
+    for path in (tmp_path / "dump").rglob("*.png"):
+        path.unlink()
+    with pytest.raises(RecipeError, match="no recipe and no format fits"):
+        detect(tmp_path / "dump")
+    assert detect(tmp_path / "dump", annotations_only=True).name == "nwpu-vhr10"
+
+
 def test_nothing_fits(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(RecipeError, match="no recipe and no format fits it"):
