@@ -21,9 +21,9 @@ def numbers(fields: Sequence[str]) -> list[float]:
 _FAR = 1e12
 
 
-def tidy(value: float) -> float:
-    """`value` without the noise of arithmetic: rounded to 2**-12 of a pixel."""
-    return round(value * 4096) / 4096 if abs(value) < _FAR else value
+def tidy(value: float, step: float = 2.0**-12) -> float:
+    """`value` without the noise of arithmetic: rounded to `step` pixels."""
+    return round(value / step) * step if abs(value) < _FAR else value
 
 
 def text(value: float) -> str:

@@ -33,6 +33,8 @@ LAYOUTS = [
 ]
 _NAMES = ("data.yaml", "dataset.yaml", "*.yaml", "*.yml", "classes.txt", "obj.names", "*.names")
 _LARGEST = 1 << 20
+_STEP = 2.0**-36
+"""Finer than float32, coarser than the noise of dividing by an image's side and multiplying again."""
 _NO_LABELS = re.compile(r"(classes|obj|train|val|valid|test|readme[^/]*|notes|labels)\.txt", re.IGNORECASE)
 
 
@@ -136,9 +138,9 @@ def _box(label: str, raw: str, shares: Sequence[float], width: int, height: int)
     if len(shares) == 4:
         cx, cy, w, h = shares
         edges = ((cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height)
-        xmin, ymin, xmax, ymax = map(tidy, edges)
+        xmin, ymin, xmax, ymax = (tidy(edge, _STEP) for edge in edges)
         return Box(label, raw, xmin, ymin, xmax, ymax)
-    flat = [tidy(share * (height if place % 2 else width)) for place, share in enumerate(shares)]
+    flat = [tidy(share * (height if place % 2 else width), _STEP) for place, share in enumerate(shares)]
     xs, ys = flat[0::2], flat[1::2]
     return Box(label, raw, min(xs), min(ys), max(xs), max(ys), flat)
 
@@ -158,7 +160,7 @@ def write(
         else:
             centre = ((box.xmin + box.xmax) / 2 / width, (box.ymin + box.ymax) / 2 / height)
             shares = [*centre, (box.xmax - box.xmin) / width, (box.ymax - box.ymin) / height]
-        lines.append(" ".join([str(names.index(box.raw_label)), *(f"{share:.10g}" for share in shares)]))
+        lines.append(" ".join([str(names.index(box.raw_label)), *(repr(share) for share in shares)]))
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
