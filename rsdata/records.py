@@ -47,7 +47,8 @@ class Record(NamedTuple):
         index among the elements of that name (a JSON array or an XML tag) instead, resolved to a line
         only when a rejection needs it.
     split: set by formats whose annotation file names the split, else "".
-    place: the image's 0-based index in its file's `images` array, -1 where the file is of this image alone.
+    place: where its file describes the image: the 0-based index in the array or among the tags that the
+        format's PLACES names, its line where that is ""; -1 where the file is of this image alone.
     gsd: ground sampling distance in metres per pixel, None where the label file states none.
     cover: (label, share of the image's pixels, 0 to 1) of each class of a mask, largest first.
     """
