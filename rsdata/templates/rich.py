@@ -164,6 +164,8 @@ def _arrangement(name: str, edges: Array, size: tuple[float, float]) -> Iterator
         return
     centres = (edges[:, :2] + edges[:, 2:]) / 2
     side = (edges[:, 2:] - edges[:, :2]).max(axis=1).mean()
+    if side <= 0:
+        return
     from_mean = centres - centres.mean(axis=0)
     if count >= 5:
         distances = np.hypot(*(centres[:, None] - centres[None]).transpose(2, 0, 1))
