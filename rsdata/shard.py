@@ -237,7 +237,7 @@ class _Work:
             self._note(unit, Rejection("dropped", "E13", unit.annotation, 0, unit.image, why))
         told = False
         for window, held in zip(windows, parts.boxes, strict=True):
-            part = record._replace(width=window.width, height=window.height)
+            part = record._replace(width=window.width, height=window.height, cover=())
             if self.aligned and unit.record is None:
                 found = self._read(unit, window)
                 if found is None:

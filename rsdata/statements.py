@@ -24,12 +24,12 @@ _HEADING = re.compile(
 _LENGTH = re.compile(r"the (longest )?(.+) is about ([0-9.]+) m long")
 _SHARES = {
     "less than a tenth": (0.0, 0.1),
-    "about a quarter": (0.2, 0.3),
-    "about a third": (0.28, 0.39),
-    "about half": (0.42, 0.58),
-    "about two thirds": (0.6, 0.72),
-    "about three quarters": (0.7, 0.8),
-    "almost all": (0.88, 1.0001),
+    "about a quarter": (0.21, 0.29),
+    "about a third": (0.29, 0.37),
+    "about half": (0.44, 0.56),
+    "about two thirds": (0.62, 0.71),
+    "about three quarters": (0.71, 0.79),
+    "almost all": (0.89, 1.0001),
 }
 _COVER = re.compile(rf"({'|'.join(_SHARES)}) of the picture is covered by (.+)")
 _GSD = re.compile(r"a pixel is ([0-9.]+) m wide on the ground")
@@ -78,15 +78,24 @@ def _middles(boxes: Sequence[Box]) -> list[tuple[float, float]]:
 
 
 def _relation(found: re.Match[str], record: Record, named: object, words: Words) -> bool:
-    one, other = _middles(_of(named, found[1])), _middles(_of(named, found[4]))
+    """The centres are a tenth of the image apart, and no box reaches as far as a centre of the others."""
+    one, other = _of(named, found[1]), _of(named, found[4])
     if not one or not other or (found[2] == "is") != (len(one) == 1):
         return False
     if found[3] in ("to the right of", "below"):
         one, other = other, one
     axis = 0 if "left" in found[3] or "right" in found[3] else 1
     extent = (record.width, record.height)[axis] or 0
-    gap = min(point[axis] for point in other) - max(point[axis] for point in one)
-    return extent > 0 and gap > 0.099 * extent
+    last = max(point[axis] for point in _middles(one))
+    first = min(point[axis] for point in _middles(other))
+    slack = 0.0001 * extent
+    reach = max((box.xmax, box.ymax)[axis] for box in one), min((box.xmin, box.ymin)[axis] for box in other)
+    return (
+        extent > 0
+        and first - last > 0.099 * extent
+        and reach[0] <= first + slack
+        and last <= reach[1] + slack
+    )
 
 
 def _size(found: re.Match[str], record: Record, named: object, words: Words) -> bool:
@@ -111,30 +120,36 @@ def _packed(found: re.Match[str], record: Record, named: object, words: Words) -
     return len(points) >= 5 and sum(nearest) / len(nearest) <= 1.51 * _long_sides(boxes)
 
 
+def _line(boxes: Sequence[Box]) -> tuple[float, float, float]:
+    """About the line of least squares through the centres, in mean long sides of the boxes: the farthest
+    distance from it, the extent along it, and the widest gap along it. By singular values."""
+    import numpy as np
+
+    points = np.array(_middles(boxes))
+    points = (points - points.mean(axis=0)) / (_long_sides(boxes) or 1.0)
+    axes = np.linalg.svd(points, full_matrices=False)[2]
+    along, across = points @ axes[0], points @ axes[1]
+    return float(np.abs(across).max()), float(np.ptp(along)), float(np.diff(np.sort(along)).max())
+
+
 def _row(found: re.Match[str], record: Record, named: object, words: Words) -> bool:
-    """All centres near the line through the two that are farthest apart."""
     boxes = _of(named, found[1])
-    points = _middles(boxes)
-    if len(points) < 3:
+    if len(boxes) < 3:
         return False
-    pairs = ((math.dist(one, two), one, two) for i, one in enumerate(points) for two in points[:i])
-    length, (x0, y0), (x1, y1) = max(pairs)
-    side = _long_sides(boxes)
-    off = (
-        max(abs((x1 - x0) * (y - y0) - (y1 - y0) * (x - x0)) / length for x, y in points)
-        if length
-        else math.inf
-    )
-    return length >= 3 * side and off <= 0.95 * side
+    across, extent, gap = _line(boxes)
+    return across <= 0.46 and extent >= 3.05 and gap <= 3.05
 
 
 def _cluster(found: re.Match[str], record: Record, named: object, words: Words) -> bool:
-    points = _middles(_of(named, found[1]))
+    """All within a quarter of the diagonal, and in no clear row."""
+    boxes = _of(named, found[1])
+    if len(boxes) < 4:
+        return False
     diagonal = math.hypot(record.width or 0, record.height or 0)
-    widest = max(
-        (math.dist(one, two) for i, one in enumerate(points) for two in points[:i]), default=math.inf
-    )
-    return len(points) >= 4 and widest <= 0.25 * diagonal
+    points = _middles(boxes)
+    widest = max(math.dist(one, two) for i, one in enumerate(points) for two in points[:i])
+    across, extent, gap = _line(boxes)
+    return widest <= 0.25 * diagonal and not (across <= 0.44 and extent >= 3.15 and gap <= 2.95)
 
 
 def _heading(found: re.Match[str], record: Record, named: object, words: Words) -> bool:
@@ -150,23 +165,47 @@ def _heading(found: re.Match[str], record: Record, named: object, words: Words) 
         longer, shorter = sorted((along, across), key=lambda line: -math.hypot(*line))
         angle = math.degrees(math.atan2(longer[1], longer[0])) % 180
         away = min(abs(angle - wanted), 180 - abs(angle - wanted))
-        if away > 45 / 2 or math.hypot(*longer) < 1.05 * math.hypot(*shorter):
+        if away > 15 or math.hypot(*longer) < 1.4 * math.hypot(*shorter) or not _is_parallelogram(box):
             return False
     return len(boxes) >= 2
 
 
+def _is_parallelogram(box: Box) -> bool:
+    """Whether the diagonals of a quadrilateral halve each other: not if crossed or a triangle."""
+    corners = list(zip(box.polygon[0::2], box.polygon[1::2], strict=True)) if box.polygon else []
+    if len(corners) != 4:
+        return False
+    sides = [math.dist(corners[i], corners[i - 1]) for i in range(4)]
+    halves = [((a[0] + b[0]) / 2, (a[1] + b[1]) / 2) for a, b in zip(corners[:2], corners[2:], strict=True)]
+    return math.dist(*halves) <= 0.26 * min(sides[0] + sides[2], sides[1] + sides[3]) / 2
+
+
 def _length(found: re.Match[str], record: Record, named: object, words: Words) -> bool:
-    text = words.plural(found[2]) if found[1] else found[2]
-    lengths = []
-    for box in _of(named, text):
-        if box.polygon is not None and len(box.polygon) == 8:
+    """The longest box whose length is sure; none may be longer, or cut off by the image."""
+    boxes = _of(named, words.plural(found[2]) if found[1] else found[2])
+    sure, other = [0.0], [0.0]
+    for box in boxes:
+        right, bottom = (record.width or math.inf) - 1, (record.height or math.inf) - 1
+        whole = min(box.xmin, box.ymin) > 0.9 and box.xmax < right + 0.1 and box.ymax < bottom + 0.1
+        if "truncated" in box.flags or (record.width and record.height and not whole):
+            return False
+        spans = box.xmax - box.xmin, box.ymax - box.ymin
+        if box.polygon is not None and _is_parallelogram(box):
             points = list(zip(box.polygon[0::2], box.polygon[1::2], strict=True))
             sides = [math.dist(points[i], points[(i + 1) % 4]) for i in range(4)]
-            lengths.append(max(sides[0] + sides[2], sides[1] + sides[3]) / 2)
+            sure.append(max(sides[0] + sides[2], sides[1] + sides[3]) / 2)
+        elif max(spans) >= 2.99 * min(spans):
+            sure.append(max(spans))
         else:
-            lengths.append(max(box.xmax - box.xmin, box.ymax - box.ymin))
-    metres = max(lengths) * (record.gsd or 0)
-    return bool(found[1]) == (len(lengths) > 1) and abs(metres - float(found[3])) <= 0.051 * metres
+            other.append(math.hypot(*spans))
+    metres = max(sure) * (record.gsd or 0)
+    return (
+        bool(found[1]) == (len(boxes) > 1)
+        and not record.cover
+        and max(other) <= 1.001 * max(sure)
+        and metres > 0.99
+        and abs(metres - float(found[3])) <= 0.051 * metres
+    )
 
 
 def _cover(found: re.Match[str], record: Record, named: object, words: Words) -> bool:
@@ -177,7 +216,8 @@ def _cover(found: re.Match[str], record: Record, named: object, words: Words) ->
 
 
 def _gsd(found: re.Match[str], record: Record, named: object, words: Words) -> bool:
-    return bool(record.gsd) and abs(float(found[1]) - (record.gsd or 0)) <= 0.051 * (record.gsd or 0)
+    gsd = record.gsd or 0
+    return 0.0049 < gsd < 1001 and abs(float(found[1]) - gsd) <= 0.051 * gsd
 
 
 def _of(named: object, text: str) -> list[Box]:

@@ -37,9 +37,11 @@ def read(root: Path, path: str, classes: Classes) -> Iterator[Record | Rejection
     content, encoding = files.read_text(root, path)
     yield from files.foreign(path, encoding)
     boxes, lines = [], []
+    gsd = None
     for number, line in enumerate(content.split("\n"), 1):
         fields = line.replace(",", " ").split()
         if not fields or line.lower().lstrip().startswith(_HEADERS):
+            gsd = gsd or _gsd(line)
             continue
         if len(fields) not in (9, 10):
             why = f"{len(fields)} fields, expected x1 y1 x2 y2 x3 y3 x4 y4 class [difficult]"
@@ -56,7 +58,17 @@ def read(root: Path, path: str, classes: Classes) -> Iterator[Record | Rejection
         xs, ys = quad[0::2], quad[1::2]
         boxes.append(Box(classes[raw], raw, min(xs), min(ys), max(xs), max(ys), quad, flags))
         lines.append(number)
-    yield Record("", boxes, annotation=path, lines=lines)
+    yield Record("", boxes, annotation=path, lines=lines, gsd=gsd)
+
+
+def _gsd(line: str) -> float | None:
+    """Metres per pixel of a header line, None where it states none ("gsd:null")."""
+    key, _, value = line.strip().lower().partition(":")
+    try:
+        gsd = float(value) if key == "gsd" else 0.0
+    except ValueError:
+        return None
+    return gsd if 0 < gsd < 1000 else None
 
 
 def write(path: Path, records: Sequence[Record]) -> None:

@@ -13,7 +13,7 @@ from rsdata import recipes, tables
 from rsdata.caption import caption
 from rsdata.errors import RecipeError, TableError
 
-NAMES = ["dior", "dota", "visdrone", "loveda", "coco"]
+NAMES = ["dior", "dota", "vedai", "visdrone", "loveda", "coco"]
 
 
 def recipe_of(name: str) -> Any:
