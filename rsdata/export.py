@@ -17,16 +17,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rsdata import rasters, tables
 from rsdata.errors import RecipeError, TableError
 from rsdata.formats import coco, yolo
-from rsdata.records import Box, Record
+from rsdata.records import SCHEMA, Box, Record
 
 SAMPLES = 1000
 """Of a WebDataset shard."""
-_SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "TIFF": ".tif", "BMP": ".bmp", "WEBP": ".webp"}
+_SUFFIXES = {
+    **{"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "TIFF": ".tif"},
+    **{"BMP": ".bmp", "WEBP": ".webp", "GIF": ".gif", "JPEG2000": ".jp2"},
+}
+_LONGEST = 200
+"""Bytes of a part of a name: disks take 255, of which a window, a number and a suffix need some."""
 
 
 class Item(NamedTuple):
@@ -42,13 +49,14 @@ class Item(NamedTuple):
 def export(table: Path, output: Path, to: str) -> dict[str, int]:
     """Write a table as `to` into a new folder; returns how many images, objects and captions it holds.
 
-    Raises RecipeError for another `to`, TableError where the table is unfinished or damaged, or has no image
-    bytes and `to` needs them, or where `output` exists and is not empty.
+    Raises RecipeError for another `to`, TableError where the table is unfinished, damaged or another
+    program's, or lacks image bytes or sizes that `to` needs, or where `output` exists and is not empty.
     """
     if to not in EXPORTERS:
         raise RecipeError(f"--to {to}: expected one of {', '.join(EXPORTERS)}")
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise TableError(f"{output}: not an empty folder")
+    output = output.resolve()
     staging = output.with_name(f".{output.name}.unfinished")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
@@ -64,42 +72,74 @@ def export(table: Path, output: Path, to: str) -> dict[str, int]:
 
 
 def _labels(table: Path) -> list[str]:
-    """All labels of a table, sorted, as its manifest counts them."""
-    datasets = tables.manifest(table).get("datasets", {}).values()
-    return sorted({label for held in datasets for label in held.get("classes", ())})
+    """All labels of a table's objects, sorted. Nothing else of the rows is read."""
+    labels: set[str] = set()
+    for path in tables.shards(table):
+        for group in _groups(path, ["objects.list.element.label"]):
+            objects = pc.list_flatten(group["objects"].combine_chunks())
+            labels.update(pc.unique(pc.struct_field(objects, "label")).to_pylist())
+    return sorted(labels)
+
+
+def _groups(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """The row groups of a shard. Raises TableError where it is damaged or not in our schema."""
+    try:
+        with pq.ParquetFile(path) as shard:
+            if not shard.schema_arrow.remove_metadata().equals(SCHEMA):
+                raise TableError(f"{path}: not the columns of a table; see rsdata validate, rsdata repair")
+            for group in range(shard.num_row_groups):
+                yield shard.read_row_group(group, columns)
+    except (pa.ArrowException, OSError) as error:
+        raise TableError(f"{path}: damaged: {error}") from error
 
 
 def _items(table: Path, counts: Counter[str], to: str) -> Iterator[Item]:
     taken: set[str] = set()
     for path in tables.shards(table):
-        with pq.ParquetFile(path) as shard:
-            for group in range(shard.num_row_groups):
-                for row in shard.read_row_group(group).to_pylist():
-                    data = row["image"]["bytes"]
-                    if data is None and to in _NEED_BYTES:
-                        raise TableError(f"{table}: has no image bytes (--no-images), which {to} needs")
-                    boxes = [Box(**held) for held in row["objects"]]
-                    name = _name(row, data, taken)
-                    record = Record(name, boxes, row["width"], row["height"], row["captions"], row["label"])
-                    counts.update(images=1, objects=len(boxes), captions=len(row["captions"]))
-                    counts["without_bytes"] += data is None
-                    yield Item(row["split"], name, data, record, row)
+        for group in _groups(path):
+            for row in group.to_pylist():
+                data = row["image"]["bytes"]
+                if data is None and to in _NEED_BYTES:
+                    raise TableError(f"{table}: has no image bytes (--no-images), which {to} needs")
+                if not tables.SPLIT.fullmatch(row["split"] or ""):
+                    raise TableError(f"{path}: split {row['split']!r} cannot name a folder")
+                if row["objects"] is None or row["captions"] is None:
+                    raise TableError(f"{path}: {row['image_id']}: null objects or captions (rsdata repair)")
+                boxes = [Box(**held) for held in row["objects"]]
+                name = _name(row, data, taken)
+                record = Record(name, boxes, row["width"], row["height"], row["captions"], row["label"])
+                counts.update(images=1, objects=len(boxes), captions=len(row["captions"]))
+                counts["without_bytes"] += data is None
+                yield Item(row["split"], name, data, record, row)
 
 
 def _name(row: Mapping[str, Any], data: bytes | None, taken: set[str]) -> str:
-    """A file name that is safe on any disk and unique in the export."""
+    """A file name that is unique in the export, whatever stands for its folders and its suffix.
+
+    YOLO and WebDataset know files by their names without suffix, the latter also without folders.
+    """
     identity = str(row["image_id"])
     prefix = f"{row['dataset']}/{row['split']}/"
     stem = f"{row['dataset']}/{identity.removeprefix(prefix)}"
-    parts = [re.sub(r"[^\w.+-]+", "_", part).strip(".") or "_" for part in stem.split("/")]
+    parts = [_part(part) for part in stem.split("/")]
     suffix = _suffix(data) if data is not None else Path(row["image"]["path"]).suffix
     name = stem = "/".join(parts)
     number = 1
-    while (name + suffix).casefold() in taken:
+    while _key(name).casefold() in taken:
         number += 1
         name = f"{stem}-{number}"
-    taken.add((name + suffix).casefold())
+    taken.add(_key(name).casefold())
     return name + suffix
+
+
+def _part(text: str) -> str:
+    """`text` as a part of a path; YOLO finds labels by the last `images` in it, so none is called so."""
+    safe = re.sub(r"[^\w.+-]+", "_", text).encode()[:_LONGEST].decode(errors="ignore").strip(".") or "_"
+    return f"{safe}_" if safe.casefold() in ("images", "labels") else safe
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[./]", "_", name)
 
 
 def _suffix(data: bytes) -> str:
@@ -130,7 +170,7 @@ def _coco(items: Iterator[Item], folder: Path, labels: Sequence[str]) -> None:
         splits.setdefault(item.split, []).append(_nouns(item.record))
     (folder / "annotations").mkdir()
     for split, records in splits.items():
-        coco.write(folder / "annotations" / f"{split}.json", records)
+        coco.write(folder / "annotations" / f"{split}.json", records, categories=labels)
         images = [
             {"id": number, "file_name": one.image, "width": one.width, "height": one.height}
             for number, one in enumerate(records, 1)
@@ -146,18 +186,42 @@ def _coco(items: Iterator[Item], folder: Path, labels: Sequence[str]) -> None:
 
 
 def _yolo(items: Iterator[Item], folder: Path, labels: Sequence[str]) -> None:
-    """images/SPLIT/…, labels/SPLIT/…, data.yaml; segments where there are polygons."""
+    """images/SPLIT/…, labels/SPLIT/…, data.yaml; segments where there are polygons.
+
+    data.yaml has no `path`: Ultralytics takes it from the file then, and a relative one from its settings.
+    """
     import yaml
 
     splits: dict[str, str] = {}
     for item in items:
+        if item.split in ("names", "nc", "path"):
+            raise TableError(f"a split called {item.split} means something else in data.yaml")
+        if item.record.boxes and not (item.record.width and item.record.height):
+            why = "YOLO writes shares of the image, whose size the table does not hold (--annotations-only)"
+            raise TableError(f"{item.row['image_id']}: {why}")
         splits[item.split] = f"images/{item.split}"
         _save(folder / "images" / item.split, item)
         path = (folder / "labels" / item.split / item.name).with_suffix(".txt")
         path.parent.mkdir(parents=True, exist_ok=True)
-        yolo.write(path, [_nouns(item.record)], names=list(labels))
-    about = {"path": ".", **splits, "names": dict(enumerate(labels))}
+        yolo.write(path, [_of_one_kind(_nouns(item.record))], names=list(labels))
+    about = {**splits, "names": dict(enumerate(labels))}
     (folder / "data.yaml").write_text(yaml.safe_dump(about, sort_keys=False), encoding="utf-8")
+
+
+def _of_one_kind(record: Record) -> Record:
+    """`record` with corners for polygons where only some of its boxes have one.
+
+    Ultralytics takes all lines of a file for segments if one is, and would read four numbers as two points.
+    """
+    if not any(box.polygon for box in record.boxes):
+        return record
+    corners = [
+        box.polygon or (box.xmin, box.ymin, box.xmax, box.ymin, box.xmax, box.ymax, box.xmin, box.ymax)
+        for box in record.boxes
+    ]
+    return record._replace(
+        boxes=[box._replace(polygon=each) for box, each in zip(record.boxes, corners, strict=True)]
+    )
 
 
 def _csv(items: Iterator[Item], folder: Path, labels: Sequence[str]) -> None:
@@ -178,7 +242,10 @@ def _csv(items: Iterator[Item], folder: Path, labels: Sequence[str]) -> None:
 
 
 def _webdataset(items: Iterator[Item], folder: Path, labels: Sequence[str]) -> None:
-    """SPLIT-000000.tar …: KEY.jpg, KEY.txt (the first caption), KEY.json (all captions, objects)."""
+    """SPLIT-000000.tar …: KEY.jpg, KEY.txt (the first caption, if any), KEY.json (all captions, objects).
+
+    open_clip leaves out samples without a caption file, and would train on an empty one.
+    """
     open_tars: dict[str, tuple[tarfile.TarFile, int]] = {}
     numbers: Counter[str] = Counter()
     try:
@@ -190,10 +257,12 @@ def _webdataset(items: Iterator[Item], folder: Path, labels: Sequence[str]) -> N
                     tar.close()
                 tar, held = tarfile.open(folder / f"{split}-{numbers[split]:06}.tar", "w"), 0  # noqa: SIM115
                 numbers[split] += 1
-            key = re.sub(r"[./]", "_", str(Path(item.name).with_suffix("")))
+            suffix = Path(item.name).suffix
+            key = _key(item.name.removesuffix(suffix))
             about = {name: item.row[name] for name in ("image_id", "label", "captions", "objects", "gsd")}
-            _add(tar, f"{key}{Path(item.name).suffix}", item.data or b"")
-            _add(tar, f"{key}.txt", (item.record.captions[0] if item.record.captions else "").encode())
+            _add(tar, f"{key}{suffix}", item.data or b"")
+            if item.record.captions:
+                _add(tar, f"{key}.txt", item.record.captions[0].encode())
             _add(tar, f"{key}.json", json.dumps(about, ensure_ascii=False).encode())
             open_tars[split] = (tar, held + 1)
     finally:
@@ -208,24 +277,32 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 def _imagefolder(items: Iterator[Item], folder: Path, labels: Sequence[str]) -> None:
-    """SPLIT/LABEL/… for scene classes; else SPLIT/… with metadata.jsonl (file_name, captions, objects)."""
+    """SPLIT/LABEL/… for scene classes, else SPLIT/…; metadata.jsonl: file_name, label, captions, objects.
+
+    Without it where every row is but an image and its label: `datasets` takes labels from folders only then,
+    and wants a line for each image of a split otherwise.
+    """
     metadata: dict[str, Any] = {}
+    needed = False
     try:
         for item in items:
             label = item.record.label
-            if label:
-                _save(folder / item.split / re.sub(r"[^\w.+-]+", "_", label), item)
-                continue
-            _save(folder / item.split, item)
+            name = f"{_part(label)}/{item.name}" if label else item.name
+            _save(folder / item.split, item._replace(name=name))
+            needed |= not label or bool(item.record.captions or item.record.boxes)
             if item.split not in metadata:
                 path = folder / item.split / "metadata.jsonl"
                 path.parent.mkdir(exist_ok=True)
                 metadata[item.split] = path.open("w", encoding="utf-8")
-            held = {"file_name": item.name, "captions": item.row["captions"], "objects": item.row["objects"]}
-            metadata[item.split].write(json.dumps(held, ensure_ascii=False) + "\n")
+            held = {key: item.row[key] for key in ("label", "captions", "objects")}
+            line = json.dumps({"file_name": name, **held}, ensure_ascii=False)
+            metadata[item.split].write(line + "\n")
     finally:
         for file in metadata.values():
             file.close()
+    if not needed:
+        for file in metadata.values():
+            Path(file.name).unlink()
 
 
 EXPORTERS: dict[str, Callable[[Iterator[Item], Path, Sequence[str]], None]] = {

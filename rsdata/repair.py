@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -20,8 +21,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 import rsdata
-from rsdata import tables
+from rsdata import rasters, tables
 from rsdata.errors import RsdataError, TableError
+from rsdata.hashing import phash
 from rsdata.records import SCHEMA
 
 _OPTIONAL = ("label", "phash", "sha256", "annotation", "gsd", "cover", "geometry", "caption_source")
@@ -42,32 +44,47 @@ def repair(source: Path, output: Path, overwrite: bool = False) -> dict[str, Any
         raise TableError(f"{output}: is read while the new one is written; name another folder")
     try:
         about = _about(source, paths)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise TableError(f"{source}: {error}") from error
     staging = tables.stage(output, overwrite)
     rows: Counter[str] = Counter()
+    seen: set[str] = set()
     entries: dict[str, Counter[str]] = {}
     classes: dict[str, Counter[str]] = {}
     try:
         writers: dict[str, tables.ShardWriter] = {}
         with ExitStack() as stack:
             for group in _groups(paths):
+                _check_ids(source, group["image_id"].to_pylist(), seen)
                 for split in group["split"].unique().to_pylist():
                     part = group.filter(pc.equal(group["split"], split))
+                    if not tables.SPLIT.fullmatch(split or ""):
+                        raise TableError(f"{source}: split {split!r} cannot name a file")
                     if split not in writers:
                         path = staging / "data" / f"{split}-00000.parquet"
                         writers[split] = stack.enter_context(tables.shard_writer(path, about))
                     writers[split].write(part)
                     rows[split] += part.num_rows
                     _count(part, entries, classes)
+        if not rows:
+            raise TableError(f"{source}: no row")
         _rejections(source, staging)
-        manifest = _manifest(source, about, rows, entries, classes)
+        reasons = _reasons(staging / tables.REJECTIONS)
+        manifest = _manifest(source, about, rows, entries, classes, reasons)
         tables.publish(staging, output, manifest)
     except OSError as error:
         raise RsdataError(f"{error.filename or output}: {error.strerror or error}") from error
     finally:
         tables.unstage(staging)
     return manifest
+
+
+def _check_ids(source: Path, ids: list[str | None], seen: set[str]) -> None:
+    for identity in ids:
+        if identity is None or identity in seen:
+            what = "is null" if identity is None else f"{identity!r} is given twice"
+            raise TableError(f"{source}: an image_id {what}")
+        seen.add(identity)
 
 
 def _groups(paths: list[Path]) -> Iterator[pa.Table]:
@@ -93,6 +110,8 @@ def _cast(path: Path, group: pa.Table) -> pa.Table:
         )
         if field.name in ("objects", "captions", "cover"):
             values = [value if value is not None else [] for value in values]
+        if field.name == "phash" and any(isinstance(value, float) for value in values):
+            values = [_hash(image and image.get("bytes")) for image in group["image"].to_pylist()]
         try:
             columns.append(pa.array(map(_plain, values), field.type))
         except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
@@ -105,6 +124,17 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and value != value:
         return None
     return int(value) if isinstance(value, float) and value == int(value) else value
+
+
+def _hash(data: bytes | None) -> int | None:
+    """The hash of an image anew, None where it has none: floats have lost the last bits of theirs."""
+    try:
+        image = rasters.open_image(data) if data is not None else None
+        if image is None or image.width * image.height > rasters.MAX_DECODED:
+            return None
+        return phash(image)
+    except (OSError, ValueError, SyntaxError, TypeError, IndexError, struct.error):
+        return None
 
 
 def _about(source: Path, paths: list[Path]) -> dict[str, Any]:
@@ -158,19 +188,28 @@ def _manifest(
     rows: Mapping[str, int],
     entries: Mapping[str, Mapping[str, int]],
     classes: Mapping[str, Mapping[str, int]],
+    reasons: Mapping[str, Mapping[str, int]],
 ) -> dict[str, Any]:
-    """A manifest of the rows there are; what was found and rejected once is the old one's, if it fits."""
+    """A manifest of the rows there are; what was found and rejected once is the old one's, if it fits.
+
+    Captions and classes are always those of the rows: they are what people edit.
+    """
     old = _old_manifest(source)
     written = sum(rows.values())
-    same = old.get("images", {}).get("written") == written
+    same = old.get("images", {}).get("written") == written and old.get("reasons") == reasons
+    rejected = sum(reasons["rejected"].values())
     total = Counter[str]()
     for entry in entries.values():
         total.update(entry)
-    images = {"found": written, "written": written, "duplicates": 0, "leaks": 0, "rejected": 0}
+    found = written + rejected
+    images = {"found": found, "written": written, "duplicates": 0, "leaks": 0, "rejected": rejected}
     objects = {"found": total["objects"], "written": total["objects"], "dropped": 0}
-    datasets = {
+    datasets: dict[str, dict[str, Any]] = {
         name: {
-            "images": {**images, "found": entry["images"], "written": entry["images"]},
+            "images": {
+                **{"found": entry["images"], "written": entry["images"]},
+                **{"duplicates": 0, "leaks": 0, "rejected": 0},
+            },
             "objects": {"found": entry["objects"], "written": entry["objects"], "dropped": 0},
             "captions": entry["captions"],
             "classes": dict(sorted(classes[name].items())),
@@ -179,6 +218,11 @@ def _manifest(
         }
         for name, entry in entries.items()
     }
+    for name, made in datasets.items():
+        held = old.get("datasets", {}).get(name, {})
+        kept = [key for key in ("images", "objects") if _written(held, key) == _written(made, key)]
+        keys = [*kept, *(("splits", "unclaimed", "paper") if len(kept) == 2 else ("paper",))]
+        made.update({key: held[key] for key in keys if key in held} if same else {})
     return {
         "rsdata": about,
         "splits": {
@@ -187,6 +231,24 @@ def _manifest(
         "images": old["images"] if same else images,
         "objects": old["objects"] if same and old["objects"]["written"] == total["objects"] else objects,
         "captions": total["captions"],
-        "reasons": old["reasons"] if same else {"rejected": {}, "dropped": {}, "repaired": {}},
-        "datasets": old["datasets"] if same else datasets,
+        "reasons": reasons,
+        "datasets": datasets,
+    }
+
+
+def _written(entry: Mapping[str, Any], unit: str) -> Any:
+    return entry.get(unit, {}).get("written")
+
+
+def _reasons(path: Path) -> dict[str, dict[str, int]]:
+    """What the rejections that came along count, by action and code."""
+    try:
+        listed = pq.read_table(path).to_pylist()
+        found = Counter((item["action"], item["code"]) for item in listed)
+    except (pa.ArrowException, KeyError) as error:
+        raise TableError(f"{path.name}: no list of rejections: {error}") from error
+    actions = ("rejected", "dropped", "repaired")
+    return {
+        action: {code: number for (kind, code), number in sorted(found.items()) if kind == action}
+        for action in actions
     }

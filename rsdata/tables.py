@@ -9,6 +9,7 @@ TABLE/manifest.json                       written last: without it the table is 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,6 +31,9 @@ MANIFEST = "manifest.json"
 REJECTIONS = "rejections.parquet"
 CARD = "README.md"
 _STAGING = ".unfinished"
+
+SPLIT = re.compile(r"\w[\w.-]*")
+"""What names a split, and so files and folders: of another program's table it may be anything."""
 
 ROWS_PER_GROUP = 100
 BYTES_PER_GROUP = 64 << 20

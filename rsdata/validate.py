@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
+import struct
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -38,11 +41,21 @@ def validate(table: Path, deep: bool = False) -> Iterator[Problem]:
     manifest = tables.manifest(table)
     seen: Counter[str] = Counter()
     totals: Counter[str] = Counter()
+    labels: Counter[str] = Counter()
+    named = {name for held in manifest["splits"].values() for name in held["files"]}
+    for path in sorted((table / "data").glob("*.parquet")):
+        if (name := path.relative_to(table).as_posix()) not in named:
+            yield Problem(name, -1, "not in the manifest, but other programs read it")
     for split, held in manifest["splits"].items():
         rows = 0
+        if not tables.SPLIT.fullmatch(split):
+            yield Problem(tables.MANIFEST, -1, f"split {split!r} cannot name a file")
         for name in held["files"]:
+            if not re.fullmatch(r"data/[^/\\]+\.parquet", name):
+                yield Problem(tables.MANIFEST, -1, f"{name!r} is no shard in data")
+                continue
             try:
-                yield from _shard(table, name, split, seen, totals, deep)
+                yield from _shard(table, name, split, seen, totals, labels, deep)
                 rows += tables.rows_in(table / name)
             except (pa.ArrowException, OSError) as error:
                 yield Problem(name, -1, f"cannot be read: {error}")
@@ -51,6 +64,13 @@ def validate(table: Path, deep: bool = False) -> Iterator[Problem]:
     for identity, count in seen.items():
         if count > 1:
             yield Problem(tables.MANIFEST, -1, f"image_id {identity!r} is given {count} times")
+    stated: Counter[str] = Counter()
+    for entry in manifest.get("datasets", {}).values():
+        stated.update(entry.get("classes", {}))
+    for label in sorted({*stated, *labels}):
+        if stated[label] != labels[label]:
+            why = f"{stated[label]} objects of class {label!r} stated, {labels[label]} found"
+            yield Problem(tables.MANIFEST, -1, why)
     yield from _account(table, manifest, totals)
 
 
@@ -70,16 +90,29 @@ def _account(table: Path, manifest: Mapping[str, Any], totals: Mapping[str, int]
         if count != totals[unit]:
             yield Problem(tables.MANIFEST, -1, f"{count} {unit} stated, {totals[unit]} found")
     try:
-        schema = pq.read_schema(table / tables.REJECTIONS)
+        listed = pq.read_table(table / tables.REJECTIONS)
     except (pa.ArrowException, OSError) as error:
         yield Problem(tables.REJECTIONS, -1, f"cannot be read: {error}")
         return
-    if not schema.remove_metadata().equals(REJECTION_SCHEMA):
+    if not listed.schema.remove_metadata().equals(REJECTION_SCHEMA):
         yield Problem(tables.REJECTIONS, -1, "not the columns of rejections")
+        return
+    actions = Counter(listed["action"].to_pylist())
+    for action, codes in manifest.get("reasons", {}).items():
+        if sum(codes.values()) != actions[action]:
+            yield Problem(
+                tables.REJECTIONS, -1, f"{actions[action]} are {action}, {sum(codes.values())} stated"
+            )
 
 
 def _shard(
-    table: Path, name: str, split: str, seen: Counter[str], totals: Counter[str], deep: bool
+    table: Path,
+    name: str,
+    split: str,
+    seen: Counter[str],
+    totals: Counter[str],
+    labels: Counter[str],
+    deep: bool,
 ) -> Iterator[Problem]:
     with pq.ParquetFile(table / name) as shard:
         schema = shard.schema_arrow
@@ -89,14 +122,28 @@ def _shard(
         for key in (b"huggingface", b"rsdata"):
             if key not in (schema.metadata or {}):
                 yield Problem(name, -1, f"lacks the {key.decode()} metadata (rsdata repair)")
-        hashed = json.loads((schema.metadata or {}).get(b"rsdata", b"{}")).get("hash_spec") is not None
+            elif not _is_json_object(schema.metadata[key]):
+                yield Problem(name, -1, f"its {key.decode()} metadata is no JSON object (rsdata repair)")
         place = 0
         for group in range(shard.num_row_groups):
             for row in shard.read_row_group(group).to_pylist():
                 seen[row["image_id"]] += 1
-                totals.update(images=1, objects=len(row["objects"]), captions=len(row["captions"]))
-                yield from (Problem(name, place, why) for why in _row(row, split, deep and hashed))
+                objects, captions = row["objects"] or [], row["captions"] or []
+                totals.update(images=1, objects=len(objects), captions=len(captions))
+                labels.update(held["label"] for held in objects)
+                for column in ("objects", "captions"):
+                    if row[column] is None:
+                        yield Problem(name, place, f"{column} is null, not empty")
+                row.update(objects=objects, captions=captions)
+                yield from (Problem(name, place, why) for why in _row(row, split, deep))
                 place += 1
+
+
+def _is_json_object(data: bytes) -> bool:
+    try:
+        return isinstance(json.loads(data), dict)
+    except ValueError:
+        return False
 
 
 def _difference(schema: pa.Schema) -> str:
@@ -118,10 +165,15 @@ def _row(row: Mapping[str, Any], split: str, deep: bool) -> Iterator[str]:
     width, height = row["width"], row["height"]
     for held in row["objects"]:
         edges = [held[edge] for edge in ("xmin", "ymin", "xmax", "ymax")]
-        if None in edges or not (edges[0] < edges[2] and edges[1] < edges[3]):
+        points = held["polygon"] or ()
+        if None in edges or not all(map(math.isfinite, edges)):
+            yield f"{held['label']}: box {edges} is not of finite numbers"
+        elif not (edges[0] < edges[2] and edges[1] < edges[3]):
             yield f"{held['label']}: box {edges} has no extent"
         elif edges[0] < 0 or edges[1] < 0 or (width and edges[2] > width) or (height and edges[3] > height):
             yield f"{held['label']}: box {edges} is not inside {width}x{height}"
+        if len(points) % 2 or None in points or not all(map(math.isfinite, points)):
+            yield f"{held['label']}: polygon is not of pairs of finite numbers"
         if not held["label"]:
             yield "an object without a label"
     if any(not caption or not caption.strip() for caption in row["captions"]):
@@ -138,12 +190,18 @@ def _image(row: Mapping[str, Any], data: bytes, deep: bool) -> Iterator[str]:
     try:
         image = rasters.open_image(data)
         if image is None:
+            yield "the image cannot be read: no image format that is known here"
             return
         if image.size != (row["width"], row["height"]):
             yield f"the image is {image.size[0]}x{image.size[1]}, the row says {row['width']}x{row['height']}"
-        if deep and row["phash"] is not None and phash(image) != row["phash"]:
+        if not deep or image.width * image.height > rasters.MAX_DECODED:
+            return
+        if row["phash"] is None:
+            image.load()
+        elif phash(image) != row["phash"]:
             yield "phash is not that of the image"
-    except OSError as error:
+    except (OSError, ValueError, SyntaxError, TypeError, IndexError, struct.error) as error:
+        # Pillow's decoders raise all of these for damaged files.
         yield f"the image cannot be read: {error}"
 
 

@@ -435,9 +435,13 @@ def _uncompress(counts: str) -> list[int]:
     return runs
 
 
-def write(path: Path, records: Sequence[Record], bbox: str = "xywh") -> None:
-    """All Records of a split as one file."""
-    raws = sorted({box.raw_label for record in records for box in record.boxes})
+def write(path: Path, records: Sequence[Record], bbox: str = "xywh", categories: Sequence[str] = ()) -> None:
+    """All Records of a split as one file.
+
+    categories: all raw labels, in the order of their ids; without them, those of these Records. Splits of one
+    dataset need the same, as tools look classes up by id.
+    """
+    raws = categories or sorted({box.raw_label for record in records for box in record.boxes})
     ids = {raw: number for number, raw in enumerate(raws, 1)}
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -458,6 +462,6 @@ def write(path: Path, records: Sequence[Record], bbox: str = "xywh") -> None:
                     "segmentation": [list(box.polygon)] if box.polygon else [],
                 }
             )
-    categories = [{"id": number, "name": raw} for raw, number in ids.items()]
-    document = {"images": images, "annotations": annotations, "categories": categories}
+    named = [{"id": number, "name": raw} for raw, number in ids.items()]
+    document = {"images": images, "annotations": annotations, "categories": named}
     path.write_text(json.dumps(document, indent=1), encoding="utf-8")

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import yaml
 from dumps import contents, rows_of, run, sample_dump
 from PIL import Image
 from pycocotools.coco import COCO
 
-from rsdata import recipes
+from rsdata import recipes, tables
 from rsdata.errors import RecipeError, TableError
 from rsdata.export import EXPORTERS, export
+from rsdata.formats import coco
+from rsdata.records import Box, Record
 from rsdata.tiles import Tiling
 
 
@@ -88,6 +95,183 @@ def test_odd_numbers_come_back_to_the_digit(tmp_path: Path, to: str) -> None:
         for name in ("t", "back")
     )
     assert before == after
+
+
+@pytest.mark.parametrize("to", ["coco", "yolo"])
+def test_boxes_without_polygons_come_back_to_the_digit(tmp_path: Path, to: str) -> None:
+    rng = np.random.default_rng(5)
+    records = []
+    (tmp_path / "dump/images/train").mkdir(parents=True)
+    (tmp_path / "dump/annotations").mkdir()
+    for number in range(12):
+        width, height = (int(side) for side in rng.integers(50, 3000, 2))
+        Image.new("L", (width, height)).save(tmp_path / f"dump/images/train/{number}.png")
+        edges = np.float32(rng.uniform([0, 0, 1, 1], [width - 20, height - 20, 20, 20], (20, 4)))
+        boxes = [Box("", "ship", *map(float, (x, y, x + w, y + h))) for x, y, w, h in edges]
+        records.append(Record(f"{number}.png", boxes, width, height))
+    coco.write(tmp_path / "dump/annotations/train.json", records)
+    run(recipes.from_format("coco"), tmp_path / "dump", tmp_path / "t")
+    export(tmp_path / "t", tmp_path / "out", to)
+    assert run(recipes.from_format(to), tmp_path / "out", tmp_path / "back").rejections == []
+    before, after = (
+        {(row["width"], row["height"]): held(row) for row in rows_of(tmp_path / name)}
+        for name in ("t", "back")
+    )
+    assert sum(map(len, before.values())) == 240
+    assert before == after
+
+
+def made(folder: Path, dumped: dict[str, list[str]]) -> Path:
+    """A table of blank images of different sizes: SPLIT/NAME.SUFFIX -> lines of a DOTA label file."""
+    for number, (name, lines) in enumerate(dumped.items()):
+        split, _, file = name.partition("/")
+        for part in ("images", "labels"):
+            (folder / "dump" / split / part / file).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (64 + number, 64)).save(folder / "dump" / split / "images" / file)
+        label = (folder / "dump" / split / "labels" / file).with_suffix(".txt")
+        label.write_text("".join(f"{line}\n" for line in lines))
+    splits = dict.fromkeys(name.partition("/")[0] for name in dumped)
+    layouts = {
+        split: {"images": f"{split}/images/**.*", "annotations": f"{split}/labels/**.txt"} for split in splits
+    }
+    run(recipes.parse("mine", {"format": "dota", "splits": layouts}), folder / "dump", folder / "t")
+    return folder / "t"
+
+
+SHIP = "1 1 9 1 9 9 1 9 ship 0"
+PLANE = "1 1 20 1 20 20 1 20 plane 0"
+
+
+def changed(table: Path, change: Callable[[list[dict[str, Any]]], None]) -> None:
+    path = tables.shards(table)[0]
+    whole = pq.read_table(path)
+    rows = whole.to_pylist()
+    change(rows)
+    pq.write_table(pa.Table.from_pylist(rows, whole.schema), path)
+
+
+def test_a_class_has_one_id_in_all_splits(tmp_path: Path) -> None:
+    table = made(tmp_path, {"train/a.png": [PLANE, SHIP], "val/b.png": [SHIP]})
+    export(table, tmp_path / "out", "coco")
+    train, val = (COCO(str(tmp_path / f"out/annotations/{split}.json")) for split in ("train", "val"))
+    assert train.cats == val.cats
+    assert [val.cats[one["category_id"]]["name"] for one in val.anns.values()] == ["ship"]
+
+
+def test_names_that_become_alike_stay_apart(tmp_path: Path) -> None:
+    dumped = {f"train/{name}": [SHIP] * 1 + [PLANE] * (number % 2) for number, name in enumerate(
+        ["a b.png", "a_b.jpg", "x.y.png", "x_y.png", "d/e.png", "d_e.png", "A_B.bmp"]
+    )}  # fmt: skip
+    table = made(tmp_path, dumped)
+    rows = {row["image_id"]: row for row in rows_of(table)}
+    assert len(rows) == len(dumped)
+    counts = export(table, tmp_path / "yolo", "yolo")
+    labels = list((tmp_path / "yolo/labels").rglob("*.txt"))
+    assert len(labels) == len(rows)
+    assert sum(len(path.read_text().splitlines()) for path in labels) == counts["objects"]
+    export(table, tmp_path / "wds", "webdataset")
+    with tarfile.open(tmp_path / "wds/train-000000.tar") as tar:
+        names = tar.getnames()
+    assert len(set(names)) == len(names)
+    assert sum(name.endswith(".json") for name in names) == len(rows)
+    assert all(name.count(".") == 1 for name in names)
+
+
+def test_ultralytics_finds_each_label_and_reads_it_right(tmp_path: Path) -> None:
+    """Its rule: the last images/ of a path becomes labels/; and a file is all segments or none."""
+    table = made(tmp_path, {"train/images/a.png": [SHIP, PLANE], "val/b.png": [SHIP]})
+    changed(table, lambda rows: rows[0]["objects"][0].update(polygon=None))
+    export(table, tmp_path / "out", "yolo")
+    pictures = list((tmp_path / "out/images").rglob("*.png"))
+    assert len(pictures) == 2
+    for path in pictures:
+        label = Path("/labels/".join(path.as_posix().rsplit("/images/", 1))).with_suffix(".txt")
+        assert {len(line.split()) for line in label.read_text().splitlines()} == {9}
+    about = yaml.safe_load((tmp_path / "out/data.yaml").read_text())
+    assert about.keys() == {"train", "val", "names"}
+    assert all((tmp_path / "out" / about[split]).is_dir() for split in ("train", "val"))
+    of = recipes.from_format("yolo")
+    assert run(of, tmp_path / "out", tmp_path / "back").rejections == []
+    shapes = [
+        sorted((one["label"], one["xmin"], one["ymin"], one["xmax"], one["ymax"]) for one in row["objects"])
+        for where in (table, tmp_path / "back")
+        for row in sorted(rows_of(where), key=lambda row: row["sha256"])
+    ]
+    assert shapes[:2] == shapes[2:]
+
+
+def test_webdataset_has_no_caption_file_without_a_caption(tmp_path: Path) -> None:
+    export(made(tmp_path, {"train/a.png": []}), tmp_path / "out", "webdataset")
+    with tarfile.open(tmp_path / "out/train-000000.tar") as tar:
+        assert tar.getnames() == ["mine_a.png", "mine_a.json"]
+
+
+def test_imagefolder_of_scenes_among_others(tmp_path: Path) -> None:
+    import datasets
+
+    table = made(tmp_path, {"train/a.png": [SHIP], "train/b.png": [SHIP], "train/c.png": []})
+    changed(table, lambda rows: [rows[0].update(label="ship yard"), rows[1].update(label="..")])
+    export(table, tmp_path / "out", "imagefolder")
+    folders = {path.parent.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*.png")}
+    assert {path.as_posix() for path in folders} == {"train/ship_yard/mine", "train/_/mine", "train/mine"}
+    loaded = datasets.load_dataset(
+        "imagefolder", data_dir=str(tmp_path / "out"), cache_dir=str(tmp_path / "c")
+    )["train"]
+    found = {(row["image"].size, row["label"], tuple(row["captions"])) for row in loaded}
+    rows = rows_of(table)
+    assert found == {((row["width"], row["height"]), row["label"], tuple(row["captions"])) for row in rows}
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".jp2", ".webp", ".bmp", ".tif"])
+def test_other_image_formats_come_back(tmp_path: Path, suffix: str) -> None:
+    table = made(tmp_path, {f"train/a{suffix}": [SHIP]})
+    export(table, tmp_path / "out", "coco")
+    assert [path.name for path in (tmp_path / "out/images/train/mine").iterdir()] == [f"a{suffix}"]
+    of = recipes.from_format("coco", "images/{split}/**.*", "annotations/{split}.json")
+    assert run(of, tmp_path / "out", tmp_path / "back").rejections == []
+    (row,), (again,) = rows_of(table), rows_of(tmp_path / "back")
+    assert (again["sha256"], held(again)) == (row["sha256"], held(row))
+
+
+def test_long_names_of_windows(tmp_path: Path) -> None:
+    name = "ü" * 122
+    recipe = recipes.adapted(recipes.from_format("dota"), "mine", {}, Tiling(32))
+    for part in ("images", "labelTxt"):
+        (tmp_path / "dump" / part).mkdir(parents=True)
+    Image.new("L", (64, 32)).save(tmp_path / f"dump/images/{name}.png")
+    (tmp_path / f"dump/labelTxt/{name}.txt").write_text(SHIP)
+    run(recipe, tmp_path / "dump", tmp_path / "t")
+    assert export(tmp_path / "t", tmp_path / "out", "yolo")["images"] == 2
+    assert len(list((tmp_path / "out/images").rglob("*.png"))) == 2
+
+
+def test_into_the_folder_where_one_is(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert export(table, Path(), "csv")["images"] == len(rows_of(table))
+    assert (tmp_path / "here/train.csv").is_file()
+
+
+def test_tables_that_are_not_whole(table: Path, tmp_path: Path) -> None:
+    def refused(name: str, change: Callable[[list[dict[str, Any]]], None], why: str, to: str) -> None:
+        shutil.copytree(table, tmp_path / name)
+        changed(tmp_path / name, change)
+        with pytest.raises(TableError, match=why):
+            export(tmp_path / name, tmp_path / "in" / "out", to)
+        assert not list(tmp_path.rglob("evil*"))
+        assert not (tmp_path / "in" / "out").exists()
+
+    refused("a", lambda rows: rows[0].update(split="../../../evil"), "cannot name a folder", "coco")
+    refused("b", lambda rows: rows[0].update(objects=None), "null objects or captions", "coco")
+    refused("c", lambda rows: rows[0].update(width=None), "whose size the table does not hold", "yolo")
+    shutil.copytree(table, tmp_path / "d")
+    path = tables.shards(tmp_path / "d")[0]
+    pandas.read_parquet(path).drop(columns="gsd").to_parquet(path)
+    with pytest.raises(TableError, match="not the columns of a table"):
+        export(tmp_path / "d", tmp_path / "out", "webdataset")
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(TableError, match="damaged"):
+        export(tmp_path / "d", tmp_path / "out", "coco")
 
 
 def test_coco_is_read_by_its_own_api(table: Path, tmp_path: Path) -> None:

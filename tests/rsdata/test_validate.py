@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from dumps import rows_of, run, sample_dump
 
 from rsdata import tables
 from rsdata.errors import TableError
+from rsdata.export import export
+from rsdata.records import Rejection
 from rsdata.repair import repair
 from rsdata.validate import check
 
@@ -73,6 +76,16 @@ def other_image(rows: list[dict[str, Any]]) -> None:
     rows[1]["image"]["bytes"] = rows[0]["image"]["bytes"]
 
 
+def image_of(data: bytes, **others: Any) -> Callable[[list[dict[str, Any]]], None]:
+    """Other bytes, with the digest that belongs to them."""
+
+    def change(rows: list[dict[str, Any]]) -> None:
+        digest = hashlib.sha256(data).hexdigest()
+        rows[1].update({"image": {"bytes": data, "path": "x.png"}, "sha256": digest, **others})
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
@@ -87,7 +100,14 @@ def other_image(rows: list[dict[str, Any]]) -> None:
         (set_to("phash", 5), "phash is not that of the image"),
         (in_object("xmin", -5.0), "is not inside"),
         (in_object("xmax", 5000.0), "is not inside"),
-        (in_object("ymax", float("nan")), "no extent"),
+        (in_object("ymax", float("nan")), "not of finite numbers"),
+        (in_object("ymax", 0.0), "no extent"),
+        (in_object("polygon", [1.0, float("nan"), 2.0, 3.0]), "polygon is not of pairs"),
+        (in_object("polygon", [1.0, 2.0, 3.0]), "polygon is not of pairs"),
+        (in_object("label", "boat"), "objects of class 'boat' stated, 1 found"),
+        (set_to("objects", None), "objects is null"),
+        (set_to("captions", None), "captions is null"),
+        (image_of(b"no image", phash=None), "no image format"),
         (in_object("label", ""), "without a label"),
         (lambda rows: rows.pop(), "rows stated"),
         (lambda rows: rows[0]["objects"].clear(), "objects stated"),
@@ -116,6 +136,44 @@ def test_damaged_files(table: Path) -> None:
         check(table)
 
 
+def test_deep_finds_a_truncated_image_that_has_no_hash(table: Path) -> None:
+    whole = rows_of(table)[1]["image"]["bytes"]
+    rewrite(table, image_of(whole[: len(whole) // 2], phash=None))
+    assert check(table) == []
+    assert [problem.why for problem in check(table, deep=True)] == [
+        "the image cannot be read: image file is truncated"
+    ]
+
+
+@pytest.mark.parametrize("text", ["no", "[1]", "\udcff"])
+def test_damaged_metadata(table: Path, text: str) -> None:
+    path = tables.shards(table)[0]
+    damaged = {"huggingface": "{}", "rsdata": text.encode(errors="surrogatepass")}
+    pq.write_table(pq.read_table(path).replace_schema_metadata(damaged), path)
+    assert any("rsdata metadata is no JSON object" in problem.why for problem in check(table))
+
+
+def test_shards_that_the_manifest_does_not_name(table: Path) -> None:
+    path = tables.shards(table)[0]
+    stray = path.with_name("train-00009-of-00010.parquet")
+    shutil.copy(path, stray)
+    assert [(problem.path, problem.row) for problem in check(table)] == [(f"data/{stray.name}", -1)]
+    stray.unlink()
+    manifest = json.loads((table / tables.MANIFEST).read_text())
+    manifest["splits"]["train"]["files"] = ["../x.parquet"]
+    manifest["splits"]["a/b"] = {"files": [], "rows": 0}
+    path.rename(table.parent / "x.parquet")
+    (table / tables.MANIFEST).write_text(json.dumps(manifest))
+    problems = [problem.why for problem in check(table)]
+    assert "'../x.parquet' is no shard in data" in problems
+    assert "split 'a/b' cannot name a file" in problems
+
+
+def test_rejections_that_the_manifest_does_not_count(table: Path) -> None:
+    tables.write_rejections(table / tables.REJECTIONS, [Rejection("rejected", "E07", "a", 0, "a", "gone")])
+    assert [problem.why for problem in check(table)] == ["1 are rejected, 0 stated"]
+
+
 def by_pandas(source: Path, path: Path) -> None:
     pandas.read_parquet(source).to_parquet(path)
 
@@ -140,7 +198,7 @@ def by_datasets(source: Path, path: Path) -> None:
 def test_what_others_rewrote_is_repaired(
     table: Path, tmp_path: Path, by: Callable[[Path, Path], None]
 ) -> None:
-    before = rows_of(table)
+    before, told = rows_of(table), tables.manifest(table)
     for path in tables.shards(table):
         by(path, tmp_path / "edited.parquet")
         shutil.move(tmp_path / "edited.parquet", path)
@@ -149,6 +207,7 @@ def test_what_others_rewrote_is_repaired(
     assert check(tmp_path / "mended", deep=True) == []
     assert rows_of(tmp_path / "mended") == before
     assert manifest["rsdata"]["licence"]
+    assert manifest == tables.manifest(tmp_path / "mended") == told
     assert manifest["images"]["written"] == len(before)
 
 
@@ -163,6 +222,55 @@ def test_a_lone_file_with_fewer_rows(table: Path, tmp_path: Path) -> None:
     assert [row["phash"] for row in rows_of(tmp_path / "mended")] == [None] * len(frame)
 
 
+def test_edited_labels_and_captions_are_counted_anew(table: Path, tmp_path: Path) -> None:
+    """As many rows as before: what the old manifest says of the classes is then wrong all the same."""
+    for path in tables.shards(table):
+        frame = pandas.read_parquet(path)
+        frame["objects"] = [[{**held, "label": "boat"} for held in row] for row in frame["objects"]]
+        frame["captions"] = [row[:1] for row in frame["captions"]]
+        frame.to_parquet(path)
+    manifest = repair(table, tmp_path / "mended")
+    assert check(tmp_path / "mended", deep=True) == []
+    (entry,) = manifest["datasets"].values()
+    assert entry["classes"] == {"boat": manifest["objects"]["written"]}
+    assert entry["captions"] == manifest["captions"] == len(rows_of(table))
+    assert export(tmp_path / "mended", tmp_path / "out", "yolo")["objects"] == entry["classes"]["boat"]
+
+
+def test_hashes_that_pandas_made_floats_are_computed_anew(table: Path, tmp_path: Path) -> None:
+    before = [row["phash"] for row in rows_of(table)]
+    rewrite(table, set_to("phash", None))
+    for path in tables.shards(table):
+        by_pandas(path, path)
+    assert pq.read_schema(tables.shards(table)[0]).field("phash").type == pa.float64()
+    repair(table, tmp_path / "mended")
+    assert [row["phash"] for row in rows_of(tmp_path / "mended")] == before
+
+
+def test_rejections_that_come_along_are_counted(tmp_path: Path) -> None:
+    sample_dump("dota", tmp_path / "dump")
+    next((tmp_path / "dump").rglob("*.png")).write_bytes(b"junk")
+    run("dota", tmp_path / "dump", tmp_path / "table")
+    path = tables.shards(tmp_path / "table")[0]
+    pandas.read_parquet(path).iloc[1:].to_parquet(path)
+    manifest = repair(tmp_path / "table", tmp_path / "mended")
+    images = manifest["images"]
+    assert (images["rejected"], images["found"]) == (1, images["written"] + 1)
+    assert sum(manifest["reasons"]["rejected"].values()) == 1
+    assert check(tmp_path / "mended") == []
+
+
+@pytest.mark.parametrize("split", [None, "", "../../../evil", "a/b", "a[b]", "."])
+def test_splits_that_cannot_name_a_file(table: Path, tmp_path: Path, split: str | None) -> None:
+    frame = pandas.read_parquet(tables.shards(table)[0])
+    frame.loc[frame.index[-1], "split"] = split
+    frame.to_parquet(tmp_path / "edited.parquet")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(TableError, match="cannot name a file"):
+        repair(tmp_path / "edited.parquet", tmp_path / "mended")
+    assert [path for path in sorted(tmp_path.rglob("*")) if path not in before and path.is_file()] == []
+
+
 def test_what_cannot_be_repaired(table: Path, tmp_path: Path) -> None:
     path = tables.shards(table)[0]
     frame = pandas.read_parquet(path)
@@ -172,6 +280,12 @@ def test_what_cannot_be_repaired(table: Path, tmp_path: Path) -> None:
     frame.assign(width="wide").to_parquet(tmp_path / "b.parquet")
     with pytest.raises(TableError, match="column width does not fit int32"):
         repair(tmp_path / "b.parquet", tmp_path / "t")
+    frame.iloc[:0].to_parquet(tmp_path / "d.parquet")
+    with pytest.raises(TableError, match="no row"):
+        repair(tmp_path / "d.parquet", tmp_path / "t")
+    pandas.concat([frame, frame]).to_parquet(tmp_path / "e.parquet")
+    with pytest.raises(TableError, match="is given twice"):
+        repair(tmp_path / "e.parquet", tmp_path / "t")
     (tmp_path / "c.parquet").write_bytes(b"no")
     with pytest.raises(TableError):
         repair(tmp_path / "c.parquet", tmp_path / "t")

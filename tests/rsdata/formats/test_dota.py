@@ -44,6 +44,7 @@ def test_every_feature_of_the_grammar(read: Read) -> None:
         ],
         annotation="a.txt",
         lines=[3, 4, 5, 6],
+        gsd=0.146343590398,
     )  # fmt: skip
 
 
@@ -151,3 +152,9 @@ def test_write_is_the_inverse(tmp_path: Path) -> None:
     (again,) = dota.read(tmp_path, "a.txt", Classes(NOUNS))
     assert isinstance(again, Record)
     assert list(again.boxes) == [*boxes[:2], boxes[2]._replace(polygon=[0, 0, 9, 0, 9, 9, 0, 9])]
+
+
+@pytest.mark.parametrize("header", ["gsd:null", "gsd:", "gsd:-1", "gsd:nan", "gsd:1e9", "imagesource:GF"])
+def test_a_header_without_a_gsd(read: Read, header: str) -> None:
+    (record,) = read(dota, "a.txt", f"{header}\n1 1 2 1 2 2 1 2 ship 0\n").records
+    assert record.gsd is None
