@@ -52,7 +52,9 @@ def caption(
                     for dataset, length in zip(rows["dataset"].to_pylist(), lengths, strict=True):
                         written[dataset] += length
                     writer.write(rows)
-        shutil.copyfile(table / tables.REJECTIONS, staging / tables.REJECTIONS)
+        for name in tables.LISTS:
+            if (table / name).is_file():
+                shutil.copyfile(table / name, staging / name)
         manifest = _with_captions(manifest, choice, written)
         tables.publish(staging, output, manifest)
     except OSError as error:

@@ -401,6 +401,131 @@ def repair(source: Path, output: Path, overwrite: bool, as_json: bool) -> None:
         click.echo(json.dumps(manifest) if as_json else f"{output}: {manifest['images']['written']:,} images")
 
 
+@main.command()
+@click.argument("tables", nargs=-1, required=True, metavar="TABLE...", type=_FOLDER)
+@click.option("-o", "--output", type=_FOLDER, help="Folder of the new table; not needed with --dry-run.")
+@click.option(
+    "--against", multiple=True, type=_FOLDER, metavar="TABLE", help="A benchmark, or its fingerprint file."
+)
+@click.option(
+    "--against-split", "against_splits", multiple=True, help="Of the benchmarks.  [default: all but train]"
+)
+@click.option(
+    "--method",
+    type=click.Choice(["star", "paper", "none"]),
+    default="star",
+    show_default=True,
+    help="How duplicates are grouped; paper: RemoteCLIP's way; none: leaks only.",
+)
+@click.option("--distance", type=click.IntRange(0, 16), help="Bits.  [default: 4; with --method paper 2]")
+@click.option("--symmetries", is_flag=True, help="Find turned and mirrored duplicates too.")
+@click.option(
+    "--merge-captions", is_flag=True, help="The copy that stays gets the human captions of the others."
+)
+@click.option(
+    "--removed", "lists", multiple=True, type=_FOLDER, metavar="FILE", help="Remove what this list names."
+)
+@click.option(
+    "--list", "listing", type=_FOLDER, metavar="FILE", help="Write the list of what goes (Parquet)."
+)
+@click.option(
+    "--report", type=_FOLDER, metavar="FILE", help="Write a page of the pairs, side by side (HTML)."
+)
+@click.option("--memory", metavar="SIZE", help="For the search, such as 2GB; beyond it, it works from files.")
+@click.option("--workers", type=click.IntRange(1), help="Processes.  [default: the number of cores]")
+@click.option("--dry-run", is_flag=True, help="Tell what would go, write no table.")
+@_overwrite
+@_json
+def dedup(
+    tables: tuple[Path, ...],
+    output: Path | None,
+    against: tuple[Path, ...],
+    merge_captions: bool,
+    lists: tuple[Path, ...],
+    listing: Path | None,
+    report: Path | None,
+    memory: str | None,
+    workers: int | None,
+    dry_run: bool,
+    overwrite: bool,
+    as_json: bool,
+    **chosen: Any,
+) -> None:
+    """Remove from TABLE... the near-duplicates, and what leaks into the benchmarks that --against names.
+
+    With --dry-run, TABLE may be a fingerprint file.
+
+    \b
+    Example:
+      rsdata dedup tables/dota tables/rsicd -o tables/clean --against tables/rsicd --report pairs.html
+    """
+    with _errors():
+        import os
+
+        from rsdata import clean, fingerprints, gallery, removals
+        from rsdata import dedup as search
+
+        with _usage():
+            if output is None and not dry_run:
+                raise RecipeError("name the table to write: -o FOLDER (or --dry-run)")
+            options = search.Options(memory=_bytes(memory), **chosen)
+        sources = [fingerprints.open_source(path) for path in tables]
+        benchmarks = [fingerprints.open_source(path) for path in against]
+        for source in sources:
+            if not source.is_table and not dry_run:
+                raise RsdataError(f"{source.path}: a fingerprint file has no images to write: use --dry-run")
+        decision = search.decide(sources, benchmarks, options, lists, _say)
+        if listing is not None:
+            removals.write(listing, decision.removed)
+        if report is not None:
+            summary = "; ".join(search.lines(decision.report))
+            name = ", ".join(source.name for source in sources)
+            sections = search.sections(decision)
+            gallery.write(report, f"Duplicates and leaks of {name}", summary, sections, sources, benchmarks)
+        manifest = None
+        if not dry_run and output is not None:
+            with _progress() as advance:
+                manifest = clean.clean(
+                    tables,
+                    output,
+                    decision,
+                    merge_captions,
+                    workers or os.cpu_count() or 1,
+                    overwrite,
+                    advance,
+                )
+        if as_json:
+            click.echo(json.dumps(manifest or {"dedup": decision.report}))
+            return
+        for line in search.lines(decision.report):
+            click.echo(line)
+        if manifest is None:
+            click.echo(f"dry run, nothing written: {int(decision.goes.sum()):,} images would go")
+            return
+        images = manifest["images"]
+        parts = " + ".join(f"{images[key]:,} {key}" for key in ("written", "duplicates", "leaks", "rejected"))
+        click.echo(f"{output}: images: {images['found']:,} found = {parts}")
+        click.echo(f"what went, and why: {output}/removed.parquet")
+
+
+@main.command()
+@click.argument("table", type=_FOLDER)
+@click.option("-o", "--output", required=True, type=_FOLDER, help="A Parquet file.")
+@_json
+def fingerprint(table: Path, output: Path, as_json: bool) -> None:
+    """Write what TABLE's images are recognised by, without them: to check for leaks where they are not.
+
+    \b
+    Example:
+      rsdata fingerprint tables/rsicd -o rsicd.parquet
+    """
+    with _errors():
+        from rsdata import fingerprints
+
+        count = fingerprints.write(table, output)
+        click.echo(json.dumps({"images": count}) if as_json else f"{output}: {count:,} images")
+
+
 @contextmanager
 def _errors() -> Iterator[None]:
     """What a user can cause ends with one line on stderr and its exit code, not with a traceback."""
@@ -432,6 +557,19 @@ def _progress() -> Iterator[Any]:
 
     with tqdm(unit=" images", disable=None, leave=False, file=sys.stderr) as bar:
         yield bar.update
+
+
+def _bytes(text: str | None) -> int | None:
+    """A size such as 500MB in bytes. Raises RecipeError."""
+    if text is None:
+        return None
+    units = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+    number = text.upper().removesuffix("B").strip()
+    unit = number[-1:] if number[-1:] in "KMGT" else ""
+    digits = number.removesuffix(unit).strip()
+    if not digits.isdecimal() or not int(digits):
+        raise RecipeError(f"--memory {text}: expected a size such as 500MB or 2GB")
+    return int(digits) * units[unit]
 
 
 def _say(message: str) -> None:

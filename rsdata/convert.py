@@ -322,6 +322,7 @@ def _about(plans: Sequence[Plan], facts: Mapping[str, Any], options: Options) ->
                 "format": recipe.format,
                 "tiles": asdict(recipe.tiling) if recipe.tiling else None,
                 "irregular": dict(recipe.irregular),
+                "origin": dict(recipe.origin),
             }
             for name, recipe in recipes.items()
         },

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from rsdata import rasters
-from rsdata.hashing import phash
+from rsdata.hashing import Hashes, hashes
 from rsdata.rasters import Rendering
 from rsdata.tiles import Window
 
@@ -48,7 +48,7 @@ class Picture(NamedTuple):
     data: bytes
     width: int
     height: int
-    phash: int | None
+    hashes: Hashes | None
     sha256: str
     turned: int | None = None
     geometry: bytes | None = None
@@ -117,7 +117,8 @@ def _as_shipped(path: Path, file: IO[bytes], image: Image.Image) -> Picture:
     assert decoded is not None
     with decoded, _decoding():
         turned = _turned(decoded)
-        return Picture(data, width, height, phash(decoded), digest, turned, geometry, gsd)
+        found = hashes(decoded, lambda: rasters.open_image(data))
+        return Picture(data, width, height, found, digest, turned, geometry, gsd)
 
 
 def _is_plain(image: Image.Image) -> bool:
@@ -184,7 +185,10 @@ class Scene:
             data = encoded(image, self._lossy)
             found = self._place.footprint(window) if self._place else None
             digest = hashlib.sha256(data).hexdigest()
-            return Picture(data, *image.size, phash(image), digest, self.turned, *(found or (None, None)))
+            stored = rasters.open_image(data) if self._lossy else image
+            assert stored is not None
+            held = hashes(stored, lambda: rasters.open_image(data))
+            return Picture(data, *image.size, held, digest, self.turned, *(found or (None, None)))
 
     def _crop(self, window: Window) -> Image.Image | None:
         raise NotImplementedError

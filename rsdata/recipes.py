@@ -9,6 +9,10 @@
     keep_unknown = true                   # a label that [classes] leaves out is its own noun
     folders = ["OPT2017"]                 # how publishers call the dump's folder, beside the recipe's name
     gsd = 0.3                             # metres per pixel, of all images
+    [origin]                              # which images of other datasets show the same: see leaks
+    family = "dota"                       # datasets made of the same pictures
+    scene = 'P\\d{4}'                     # the part of a file's name that names its scene; or:
+    file = ".+"                           # the part that names the very picture
     [paper]                               # counts to report against
     images = 1409
     boxes = 98990
@@ -65,7 +69,7 @@ T = TypeVar("T")
 _TEXTS = ("title", "homepage", "licence", "citation")
 _KEYS = (
     *_TEXTS,
-    *("format", "ignore", "keep_unknown", "folders", "gsd"),
+    *("format", "ignore", "keep_unknown", "folders", "gsd", "origin"),
     *("paper", "image", "tiles", "options", "splits", "classes"),
 )
 _PAPER = ("images", "boxes", "classes", "of", "splits")
@@ -117,6 +121,7 @@ class Recipe:
     homepage: str = ""
     licence: str = ""
     citation: str = ""
+    origin: Mapping[str, str] = field(default_factory=dict)
     paper: Mapping[str, Any] = field(default_factory=dict)
     digest: str = ""
 
@@ -223,6 +228,7 @@ def parse(name: str, raw: Mapping[str, Any], digest: str = "") -> Recipe:
         _gsd(where, raw.get("gsd")),
         _made(Rendering, f"{where}, [image]", raw.get("image", {})),
         _made(Tiling, f"{where}, [tiles]", raw["tiles"]) if "tiles" in raw else None,
+        origin=_origin(where, raw.get("origin", {})),
         paper=paper,
         digest=digest,
         **texts,
@@ -356,6 +362,20 @@ def _gsd(where: str, value: Any) -> float | None:
     if value is not None and not (type(value) in (int, float) and 0 < value < math.inf):
         raise RecipeError(f"{where}: gsd = {value!r}, expected metres per pixel")
     return None if value is None else float(value)
+
+
+def _origin(where: str, table: Any) -> Mapping[str, str]:
+    """[origin]: a family, and what of a file's name tells the scene or the picture."""
+    _known(f"{where}, [origin]", table, ("family", "scene", "file"))
+    if table and ("family" not in table or ("scene" in table) == ("file" in table)):
+        raise RecipeError(f"{where}, [origin]: expected a family, and either scene or file")
+    for key, value in table.items():
+        _is(str, f"{where}, [origin]", key, value)
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise RecipeError(f"{where}, [origin]: {key} = {value!r}: {error}") from error
+    return dict(table)
 
 
 def _made(kind: type[T], where: str, table: Mapping[str, Any]) -> T:

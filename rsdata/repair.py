@@ -23,10 +23,10 @@ import pyarrow.parquet as pq
 import rsdata
 from rsdata import rasters, tables
 from rsdata.errors import RsdataError, TableError
-from rsdata.hashing import phash
+from rsdata.hashing import HASH_SPEC, Hashes, hashes
 from rsdata.records import SCHEMA
 
-_OPTIONAL = ("label", "phash", "sha256", "annotation", "gsd", "cover", "geometry", "caption_source")
+_OPTIONAL = (*Hashes._fields, "label", "sha256", "annotation", "gsd", "cover", "geometry", "caption_source")
 """Columns that are null, or empty, where another program left them out."""
 
 
@@ -37,13 +37,15 @@ def repair(source: Path, output: Path, overwrite: bool = False) -> dict[str, Any
     does not fit its type, or `output` is taken; RsdataError where it cannot be written.
     """
     paths = [source] if source.is_file() else sorted(source.rglob("*.parquet"))
-    paths = [path for path in paths if path.name != tables.REJECTIONS]
+    paths = [path for path in paths if path.name not in tables.LISTS]
     if not paths:
         raise TableError(f"{source}: no Parquet file")
     if output.resolve() == source.resolve():
         raise TableError(f"{output}: is read while the new one is written; name another folder")
     try:
         about = _about(source, paths)
+        anew = about["hash_spec"] != HASH_SPEC or not all(map(_has_hashes, paths))
+        about["hash_spec"] = HASH_SPEC
     except (pa.ArrowException, OSError, ValueError) as error:
         raise TableError(f"{source}: {error}") from error
     staging = tables.stage(output, overwrite)
@@ -54,7 +56,7 @@ def repair(source: Path, output: Path, overwrite: bool = False) -> dict[str, Any
     try:
         writers: dict[str, tables.ShardWriter] = {}
         with ExitStack() as stack:
-            for group in _groups(paths):
+            for group in _groups(paths, anew):
                 _check_ids(source, group["image_id"].to_pylist(), seen)
                 for split in group["split"].unique().to_pylist():
                     part = group.filter(pc.equal(group["split"], split))
@@ -68,7 +70,7 @@ def repair(source: Path, output: Path, overwrite: bool = False) -> dict[str, Any
                     _count(part, entries, classes)
         if not rows:
             raise TableError(f"{source}: no row")
-        _rejections(source, staging)
+        _lists(source, staging)
         reasons = _reasons(staging / tables.REJECTIONS)
         manifest = _manifest(source, about, rows, entries, classes, reasons)
         tables.publish(staging, output, manifest)
@@ -87,8 +89,15 @@ def _check_ids(source: Path, ids: list[str | None], seen: set[str]) -> None:
         seen.add(identity)
 
 
-def _groups(paths: list[Path]) -> Iterator[pa.Table]:
-    """The rows of all files in our schema, in pieces of a row group's size."""
+def _has_hashes(path: Path) -> bool:
+    """Whether a file holds the hashes of its images as they were: pandas makes floats of those with gaps."""
+    schema = pq.read_schema(path)
+    held = [name in schema.names for name in Hashes._fields]
+    return all(held) and bool(pa.types.is_integer(schema.field("phash").type))
+
+
+def _groups(paths: list[Path], anew: bool) -> Iterator[pa.Table]:
+    """The rows of all files in our schema, in pieces of a row group's size. anew: hash the images."""
     for path in paths:
         try:
             with pq.ParquetFile(path) as file:
@@ -97,21 +106,22 @@ def _groups(paths: list[Path]) -> Iterator[pa.Table]:
                 if missing:
                     raise TableError(f"{path}: no column {', '.join(missing)}")
                 for batch in file.iter_batches(tables.ROWS_PER_GROUP):
-                    yield _cast(path, pa.Table.from_batches([batch]))
+                    yield _cast(path, pa.Table.from_batches([batch]), anew)
         except (pa.ArrowException, OSError) as error:
             raise TableError(f"{path}: {error}") from error
 
 
-def _cast(path: Path, group: pa.Table) -> pa.Table:
+def _cast(path: Path, group: pa.Table, anew: bool) -> pa.Table:
     columns = []
+    found = [_hash(image and image.get("bytes")) for image in group["image"].to_pylist()] if anew else []
     for field in SCHEMA:
         values = (
             group[field.name].to_pylist() if field.name in group.column_names else [None] * group.num_rows
         )
         if field.name in ("objects", "captions", "cover"):
             values = [value if value is not None else [] for value in values]
-        if field.name == "phash" and any(isinstance(value, float) for value in values):
-            values = [_hash(image and image.get("bytes")) for image in group["image"].to_pylist()]
+        if anew and field.name in Hashes._fields:
+            values = [held and getattr(held, field.name) for held in found]
         try:
             columns.append(pa.array(map(_plain, values), field.type))
         except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
@@ -126,13 +136,13 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value == int(value) else value
 
 
-def _hash(data: bytes | None) -> int | None:
-    """The hash of an image anew, None where it has none: floats have lost the last bits of theirs."""
+def _hash(data: bytes | None) -> Hashes | None:
+    """The hashes of an image anew, None where it has none."""
     try:
         image = rasters.open_image(data) if data is not None else None
         if image is None or image.width * image.height > rasters.MAX_DECODED:
             return None
-        return phash(image)
+        return hashes(image, lambda: rasters.open_image(data or b""))
     except (OSError, ValueError, SyntaxError, TypeError, IndexError, struct.error):
         return None
 
@@ -174,11 +184,13 @@ def _count(part: pa.Table, entries: dict[str, Counter[str]], classes: dict[str, 
         classes.setdefault(row["dataset"], Counter()).update(held["label"] for held in row["objects"])
 
 
-def _rejections(source: Path, staging: Path) -> None:
-    held = source / tables.REJECTIONS if source.is_dir() else source.parent.parent / tables.REJECTIONS
-    if held.is_file():
-        shutil.copyfile(held, staging / tables.REJECTIONS)
-    else:
+def _lists(source: Path, staging: Path) -> None:
+    """The lists that came along; without one of rejections, an empty one."""
+    folder = source if source.is_dir() else source.parent.parent
+    for name in tables.LISTS:
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, staging / name)
+    if not (staging / tables.REJECTIONS).is_file():
         tables.write_rejections(staging / tables.REJECTIONS, [])
 
 

@@ -355,7 +355,7 @@ class _Work:
                 captions,
                 source if captions else None,
                 record.label,
-                picture.phash if picture else None,
+                picture.hashes if picture else None,
                 picture.sha256 if picture else None,
                 unit.annotation,
                 gsd,

@@ -2,6 +2,8 @@
 
 TABLE/data/SPLIT-00000-of-00008.parquet   one row an image, records.SCHEMA
 TABLE/rejections.parquet                  what was not converted as it stands, records.REJECTION_SCHEMA
+TABLE/removed.parquet                     after dedup: duplicates and leaks, with their twins
+TABLE/suspects.parquet                    after dedup: what may be a leak, for a person to look at
 TABLE/README.md                           dataset card (Hugging Face front matter)
 TABLE/manifest.json                       written last: without it the table is an unfinished run
 """
@@ -25,10 +27,14 @@ import pyarrow.parquet as pq
 from rsdata import files
 from rsdata.columns import Boxes
 from rsdata.errors import TableError
+from rsdata.hashing import Hashes
 from rsdata.records import OBJECT, REJECTION_SCHEMA, SCHEMA, Box, Rejection
 
 MANIFEST = "manifest.json"
 REJECTIONS = "rejections.parquet"
+REMOVED = "removed.parquet"
+SUSPECTS = "suspects.parquet"
+LISTS = (REJECTIONS, REMOVED, SUSPECTS)
 CARD = "README.md"
 _STAGING = ".unfinished"
 
@@ -50,16 +56,18 @@ _GEOPARQUET = {
 """Of shards with a footprint; without a `crs` it is OGC:CRS84, longitude and latitude."""
 
 _TEXT = ("image_id", "dataset", "split", "image.path", "captions.list.element", "caption_source", "label")
-_PLAIN = ("sha256", "annotation", "width", "height", "phash")
+_PLAIN = ("sha256", "annotation", "width", "height")
+_HASHES = ("phash", "phashes.list.element", "dhash.list.element", "low_info", "pixels")
 _EDGES = tuple(f"objects.list.element.{field}" for field in ("xmin", "ymin", "xmax", "ymax"))
 _LABELS = tuple(f"objects.list.element.{field}" for field in ("label", "raw_label", "flags.list.element"))
 _EARTH = ("gsd", "cover.list.element.label", "cover.list.element.share", "geometry")
-_COLUMNS = (*_TEXT, *_PLAIN, *_EARTH, *_EDGES, *_LABELS, "objects.list.element.polygon.list.element")
+_POLYGON = "objects.list.element.polygon.list.element"
+_COLUMNS = (*_TEXT, *_PLAIN, *_HASHES, *_EARTH, *_EDGES, *_LABELS, _POLYGON)
 _DICTIONARY = ("dataset", "split", "captions.list.element", "caption_source", "label", "annotation", *_LABELS)
 
 
 class Row(NamedTuple):
-    """One row of a table; field order equals SCHEMA."""
+    """One row of a table, in the order of SCHEMA; `hashes` makes five columns of it."""
 
     image_id: str
     dataset: str
@@ -72,7 +80,7 @@ class Row(NamedTuple):
     captions: Sequence[str]
     caption_source: str | None
     label: str | None
-    phash: int | None
+    hashes: Hashes | None
     sha256: str | None
     annotation: str
     gsd: float | None = None
@@ -102,6 +110,10 @@ def batch(rows: Sequence[Row]) -> pa.Table:
                 pa.array(
                     [[(utf8(label), share) for label, share in each] for each in column["cover"]], field.type
                 )
+            )
+        elif field.name in Hashes._fields:
+            arrays.append(
+                pa.array([each and getattr(each, field.name) for each in column["hashes"]], field.type)
             )
         elif field.type == pa.string():
             arrays.append(pa.array(map(utf8, column[field.name]), field.type))
@@ -288,7 +300,7 @@ def unstage(staging: Path) -> None:
 
 
 def publish(staging: Path, table: Path, manifest: Mapping[str, Any]) -> None:
-    """Move the shards and rejections of a finished run from `staging` into `table`, the manifest last."""
+    """Move the shards and lists of a finished run from `staging` into `table`, the manifest last."""
     (table / MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(table / "data", ignore_errors=True)
     (table / "data").mkdir()
@@ -296,7 +308,10 @@ def publish(staging: Path, table: Path, manifest: Mapping[str, Any]) -> None:
         written = sorted((staging / "data").glob(f"{split}-[0-9]*.parquet"))
         for path, name in zip(written, held["files"], strict=True):
             path.replace(table / name)
-    (staging / REJECTIONS).replace(table / REJECTIONS)
+    for name in LISTS:
+        (table / name).unlink(missing_ok=True)
+        if (staging / name).is_file():
+            (staging / name).replace(table / name)
     with files.atomic_write(table / CARD, "w") as file:
         file.write(card(manifest))
     with files.atomic_write(table / MANIFEST, "w") as file:

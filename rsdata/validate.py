@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rsdata import rasters, tables
+from rsdata import rasters, removals, tables
 from rsdata.errors import TableError
-from rsdata.hashing import phash
+from rsdata.hashing import hashes
 from rsdata.records import REJECTION_SCHEMA, SCHEMA
 
 
@@ -89,6 +89,7 @@ def _account(table: Path, manifest: Mapping[str, Any], totals: Mapping[str, int]
     for unit, count in stated.items():
         if count != totals[unit]:
             yield Problem(tables.MANIFEST, -1, f"{count} {unit} stated, {totals[unit]} found")
+    yield from _removed(table, images)
     try:
         listed = pq.read_table(table / tables.REJECTIONS)
     except (pa.ArrowException, OSError) as error:
@@ -103,6 +104,23 @@ def _account(table: Path, manifest: Mapping[str, Any], totals: Mapping[str, int]
             yield Problem(
                 tables.REJECTIONS, -1, f"{actions[action]} are {action}, {sum(codes.values())} stated"
             )
+
+
+def _removed(table: Path, images: Mapping[str, int]) -> Iterator[Problem]:
+    """Whether the list of what went has as many duplicates and leaks as are stated."""
+    path = table / tables.REMOVED
+    kinds: dict[str, str] = {}
+    try:
+        for item in removals.read(path).to_pylist() if path.exists() else ():
+            if kinds.get(item["image_id"]) != "leak":
+                kinds[item["image_id"]] = item["kind"]
+    except TableError as error:
+        yield Problem(tables.REMOVED, -1, str(error))
+        return
+    counts = Counter(kinds.values())
+    for kind, key in (("duplicate", "duplicates"), ("leak", "leaks")):
+        if counts[kind] != images.get(key, 0):
+            yield Problem(tables.REMOVED, -1, f"{images.get(key, 0)} {key} stated, {counts[kind]} listed")
 
 
 def _shard(
@@ -198,8 +216,11 @@ def _image(row: Mapping[str, Any], data: bytes, deep: bool) -> Iterator[str]:
             return
         if row["phash"] is None:
             image.load()
-        elif phash(image) != row["phash"]:
-            yield "phash is not that of the image"
+            return
+        found = hashes(image, lambda: rasters.open_image(data))
+        for name, value in found._asdict().items():
+            if row[name] != value:
+                yield f"{name} is not that of the image"
     except (OSError, ValueError, SyntaxError, TypeError, IndexError, struct.error) as error:
         # Pillow's decoders raise all of these for damaged files.
         yield f"the image cannot be read: {error}"

@@ -37,8 +37,8 @@ def decoded(picture: pictures.Picture | None) -> np.ndarray[Any, Any]:
     assert picture.sha256 == hashlib.sha256(picture.data).hexdigest()
     image = Image.open(io.BytesIO(picture.data))
     assert image.size == (picture.width, picture.height)
-    assert picture.phash is not None
-    assert (picture.phash ^ int(str(imagehash.phash(image)), 16)).bit_count() <= 2
+    assert picture.hashes is not None
+    assert (picture.hashes.phash ^ int(str(imagehash.phash(image)), 16)).bit_count() <= 2
     return np.asarray(image)
 
 
@@ -223,7 +223,7 @@ def test_a_giant_is_refused_unless_it_is_cut(tmp_path: Path, monkeypatch: pytest
     plain = tmp_path / "b.png"
     Image.new("RGB", (40, 40)).save(plain)
     picture = pictures.look(plain, Rendering())
-    assert (picture.phash, picture.data) == (None, plain.read_bytes())
+    assert (picture.hashes, picture.data) == (None, plain.read_bytes())
 
 
 @pytest.mark.parametrize(

@@ -336,6 +336,72 @@ def test_notes_go_to_stderr(tmp_path: Path) -> None:
     assert json.loads(result.stdout)["images"]["written"] == 5
 
 
+@pytest.fixture
+def doubled(tmp_path: Path) -> Path:
+    """A table in which each training image of a sample dump is there twice."""
+    sample_dump("dota", tmp_path / "dump")
+    images, labels = (tmp_path / "dump/train" / name for name in ("images", "labelTxt"))
+    for path in [*images.iterdir(), *labels.iterdir()]:
+        shutil.copy(path, path.with_stem(f"{path.stem}_again"))
+    done("convert", tmp_path / "dump", "--recipe", "dota", "-o", tmp_path / "table")
+    return tmp_path / "table"
+
+
+def test_dedup(doubled: Path, tmp_path: Path) -> None:
+    report = data("dedup", doubled, "--dry-run")["dedup"]
+    assert report["duplicates"] == {"sha256": 4}
+    assert not (tmp_path / "clean").exists()
+    words = ("--report", tmp_path / "pairs.html", "--list", tmp_path / "gone.parquet")
+    result = call("dedup", doubled, "-o", tmp_path / "clean", "--against", doubled, *words)
+    assert result.exit_code == 0
+    assert "duplicates: 4 of 9 images (4 by equal files; star, at most 4 bits)" in result.stdout
+    assert "images: 9 found = 5 written + 4 duplicates + 0 leaks + 0 rejected" in result.stdout
+    assert "benchmark dota: 1 images of val" in result.stderr
+    assert done("validate", tmp_path / "clean", "--deep")
+    assert (tmp_path / "pairs.html").read_text().count("<figure>") == 4
+    again = data("dedup", doubled, "-o", tmp_path / "again", "--removed", tmp_path / "gone.parquet")
+    assert again["images"] == tables.manifest(tmp_path / "clean")["images"]
+    assert again["dedup"]["listed"]["removed"] == 4
+
+
+def test_dedup_by_fingerprints(doubled: Path, tmp_path: Path) -> None:
+    file = tmp_path / "fingerprints.parquet"
+    assert data("fingerprint", doubled, "-o", file) == {"images": 9}
+    assert data("dedup", file, "--dry-run", "--method", "paper")["dedup"]["duplicates"] == {"phash": 4}
+    leaks = data("dedup", doubled, "--against", file, "--against-split", "train", "--dry-run")["dedup"][
+        "leaks"
+    ]
+    assert leaks[0]["images"] == 8
+    result = call("dedup", file, "-o", tmp_path / "x")
+    assert result.exit_code == 1
+    assert "has no images to write: use --dry-run" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "why"),
+    [
+        ([], 2, "name the table to write"),
+        (["--dry-run", "--memory", "much"], 2, "expected a size such as 500MB"),
+        (["--dry-run", "--memory", "0"], 2, "expected a size such as 500MB"),
+        (["--dry-run", "--distance", "99"], 2, "--distance"),
+        (["--dry-run", "--method", "clip"], 2, "--method"),
+        (["--dry-run", "--against", "nowhere"], 1, "nowhere: no such table or fingerprint file"),
+        (["--dry-run", "--removed", "nowhere"], 1, "nowhere: no list of removed images"),
+        (["--dry-run", "--against-split", "test"], 1, "no benchmark has a split 'test'"),
+        (["--dry-run", "--report", "/dev/null/page.html"], 1, "/dev/null/page.html"),
+    ],
+)
+def test_dedup_wrongly(doubled: Path, words: list[str], code: int, why: str) -> None:
+    result = call("dedup", doubled, *words)
+    assert result.exit_code == code
+    assert why in result.stderr
+
+
+@pytest.mark.parametrize("size", ["100000", "5k", "7 MB", "2GB"])
+def test_dedup_in_little_memory(doubled: Path, size: str) -> None:
+    assert data("dedup", doubled, "--dry-run", "--memory", size) == data("dedup", doubled, "--dry-run")
+
+
 def test_version() -> None:
     assert rsdata.__version__ in done("--version")
 
@@ -365,7 +431,7 @@ def test_examples_run_as_they_stand(command: str, tmp_path: Path) -> None:
         sample_dump("dota", home / "data/DOTA")
         sample_dump("rsicd", home / "data/RSICD")
         sample_dump(recipes.from_format("coco", "jpg/**.*", "labels.json"), home / "mine")
-    if command in ("stats", "caption", "export", "validate", "repair"):
+    if command in ("stats", "caption", "export", "validate", "repair", "dedup", "fingerprint"):
         for name in ("dota", "rsicd"):
             sample_dump(name, tmp_path / name)
             done("convert", tmp_path / name, "--recipe", name, "-o", tmp_path / "tables" / name)

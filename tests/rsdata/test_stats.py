@@ -38,7 +38,7 @@ def row(name: str = "a", **values: Any) -> tables.Row:
         "captions": (),
         "caption_source": None,
         "label": None,
-        "phash": 1,
+        "hashes": None,
         "sha256": "0" * 64,
         "annotation": f"labels/{name}.txt",
     }

@@ -22,12 +22,13 @@ from PIL import Image
 import rsdata
 from rsdata import recipes, tables
 from rsdata.errors import TableError
+from rsdata.hashing import Hashes
 from rsdata.records import OBJECT, REJECTION_SCHEMA, SCHEMA, Box, Rejection
 from rsdata.tables import Row
 
 DESIGN = (
-    "image_id dataset split image width height objects captions caption_source label phash sha256 annotation "
-    "gsd cover geometry"
+    "image_id dataset split image width height objects captions caption_source label phash phashes dhash "
+    "low_info pixels sha256 annotation gsd cover geometry"
 )
 
 
@@ -45,6 +46,10 @@ def rows(table: Path) -> list[dict[str, Any]]:
     return rows_of(table)
 
 
+def hashes(phash: int) -> Hashes:
+    return Hashes(phash, [phash, *range(31)], [0, 1, 2, 2**64 - 1], False, "ab")
+
+
 def row(number: int, image: bytes | None = b"x", **changes: Any) -> Row:
     held = Row(
         f"d/train/{number}",
@@ -58,7 +63,7 @@ def row(number: int, image: bytes | None = b"x", **changes: Any) -> Row:
         ["a ship."],
         "human",
         None,
-        5,
+        hashes(5),
         "ff",
         "a",
     )
@@ -83,7 +88,9 @@ def test_schema_and_metadata(table: Path) -> None:
     assert about["versions"]["rsdata"] == rsdata.__version__
     assert pq.read_schema(table / tables.REJECTIONS).remove_metadata() == REJECTION_SCHEMA
     assert OBJECT.names == list(Box._fields) == [field.name for field in OBJECT]
-    assert [*Row._fields[:3], "image", *Row._fields[5:]] == SCHEMA.names
+    names = [*Row._fields[:3], "image", *Row._fields[5:]]
+    place = names.index("hashes")
+    assert [*names[:place], *Hashes._fields, *names[place + 1 :]] == SCHEMA.names
     assert REJECTION_SCHEMA.names == list(Rejection._fields[:6])
     assert not list(table.rglob("_metadata"))
 
@@ -130,14 +137,14 @@ def test_what_goes_in_comes_out(tmp_path: Path) -> None:
         Box("car", "car", 1, 2, 3, 4, [], ()),
     ]
     given = [
-        row(0, objects=boxes, phash=2**64 - 1),
+        row(0, objects=boxes, hashes=hashes(2**64 - 1)),
         row(
             1,
             None,
             objects=(),
             captions=(),
             caption_source=None,
-            phash=None,
+            hashes=None,
             sha256=None,
             width=None,
             height=None,
@@ -151,7 +158,9 @@ def test_what_goes_in_comes_out(tmp_path: Path) -> None:
     found = pq.read_table(tmp_path / "x.parquet").to_pylist()
     assert [each["image_id"] for each in found] == [each.image_id for each in given]
     assert [each["image"]["bytes"] for each in found] == [b"x", None, b"", b"x"]
-    assert [each["phash"] for each in found] == [2**64 - 1, None, 5, 5]
+    for name in Hashes._fields:
+        held = [each.hashes and getattr(each.hashes, name) for each in given]
+        assert [each[name] for each in found] == held
     assert [each["captions"] for each in found] == [list(each.captions) for each in given]
     assert found[3]["image"]["path"] == "?.png"
     first, second, third = found[0]["objects"]

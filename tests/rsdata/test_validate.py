@@ -20,7 +20,8 @@ from dumps import rows_of, run, sample_dump
 from rsdata import tables
 from rsdata.errors import TableError
 from rsdata.export import export
-from rsdata.records import Rejection
+from rsdata.hashing import HASH_SPEC
+from rsdata.records import SCHEMA, Rejection
 from rsdata.repair import repair
 from rsdata.validate import check
 
@@ -98,6 +99,10 @@ def image_of(data: bytes, **others: Any) -> Callable[[list[dict[str, Any]]], Non
         (set_to("captions", []), "do not go together"),
         (set_to("annotation", None), "annotation is null"),
         (set_to("phash", 5), "phash is not that of the image"),
+        (set_to("phashes", [5] * 32), "phashes is not that of the image"),
+        (set_to("dhash", None), "dhash is not that of the image"),
+        (set_to("low_info", True), "low_info is not that of the image"),
+        (set_to("pixels", "ab"), "pixels is not that of the image"),
         (in_object("xmin", -5.0), "is not inside"),
         (in_object("xmax", 5000.0), "is not inside"),
         (in_object("ymax", float("nan")), "not of finite numbers"),
@@ -219,7 +224,8 @@ def test_a_lone_file_with_fewer_rows(table: Path, tmp_path: Path) -> None:
     assert manifest["images"]["found"] == len(frame)
     assert "unknown" in manifest["rsdata"]["licence"]
     assert check(tmp_path / "mended") == []
-    assert [row["phash"] for row in rows_of(tmp_path / "mended")] == [None] * len(frame)
+    assert manifest["rsdata"]["hash_spec"] == HASH_SPEC
+    assert check(tmp_path / "mended", deep=True) == []
 
 
 def test_edited_labels_and_captions_are_counted_anew(table: Path, tmp_path: Path) -> None:
@@ -235,6 +241,18 @@ def test_edited_labels_and_captions_are_counted_anew(table: Path, tmp_path: Path
     assert entry["classes"] == {"boat": manifest["objects"]["written"]}
     assert entry["captions"] == manifest["captions"] == len(rows_of(table))
     assert export(tmp_path / "mended", tmp_path / "out", "yolo")["objects"] == entry["classes"]["boat"]
+
+
+def test_hashes_of_another_spec_are_computed_anew(table: Path, tmp_path: Path) -> None:
+    before = rows_of(table)
+    older = {**tables.about(table), "hash_spec": "phash64: of old"}
+    for path in tables.shards(table):
+        held = pq.read_table(path)
+        held = held.set_column(10, SCHEMA.field("phash"), pa.array([7] * held.num_rows, pa.uint64()))
+        pq.write_table(held.replace_schema_metadata({"rsdata": json.dumps(older)}), path)
+    manifest = repair(table, tmp_path / "mended")
+    assert manifest["rsdata"]["hash_spec"] == tables.about(tmp_path / "mended")["hash_spec"] == HASH_SPEC
+    assert rows_of(tmp_path / "mended") == before
 
 
 def test_hashes_that_pandas_made_floats_are_computed_anew(table: Path, tmp_path: Path) -> None:

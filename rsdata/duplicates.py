@@ -1,0 +1,205 @@
+"""Which of many images are copies of each other: groups by their hashes, and leaks into benchmarks.
+
+All functions take hashes as unsigned 64-bit integers, and compare exactly within `distance` bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from rsdata import hamming
+from rsdata.hamming import Crowds, Hashes, Rows
+
+Flags: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
+
+NONE = -1
+
+QUARTERS = 20
+"""Bits of 192 in which the three most alike quarters of two images may differ, one of them in at most
+QUARTER, for the fourth to be taken for something laid over."""
+QUARTER = 4
+_PLAIN = (8, 56)
+"""Bits set in a quarter below and above which it is too plain to be looked up."""
+_SHARED = 1000
+"""Images with one quarter in common above which it is not looked up: such as a watermark."""
+
+_FAR = np.iinfo(np.int64).max
+_ROW, _VARIANT = 40, 48
+"""Where in a packed integer the variant and the distance begin; below them is the row."""
+
+
+class Twins(NamedTuple):
+    """For each image: its twin (a row, NONE where it has none), their distance in bits, and the variant of
+    the twin that it resembles (an index of phashes)."""
+
+    twin: Rows
+    distance: Rows
+    variant: Rows
+
+
+class Keys:
+    """The hashes by which rows are found: several a row, and a row perhaps by the hash of another."""
+
+    def __init__(self, keys: Hashes) -> None:
+        """keys: (rows, variants)."""
+        flat = keys.ravel()
+        self.values, inverse = np.unique(flat, return_inverse=True)
+        self._order = np.argsort(inverse, kind="stable")
+        self._start = np.searchsorted(inverse[self._order], np.arange(len(self.values) + 1))
+        self._variants = keys.shape[1]
+
+    def owners(self, found: Rows) -> tuple[Rows, Rows, Rows]:
+        """(index into `found`, row, variant) of all whose key is the value of that index."""
+        counts = self._start[found + 1] - self._start[found]
+        index = np.repeat(np.arange(len(found)), counts)
+        place = np.arange(len(index)) - np.repeat(np.cumsum(counts) - counts, counts)
+        flat = self._order[self._start[found][index] + place]
+        return index, flat // self._variants, flat % self._variants
+
+
+def stars(hashes: Hashes, keys: Hashes, distance: int, crowds: Crowds | None = None) -> Twins:
+    """Groups in which each image that goes lies within `distance` of the one that stays.
+
+    hashes: (n,), best image first. keys: (n, variants), by which an image is found by those after it: its
+    hash, or those of its symmetries. An image goes if a better one that stays has a key within `distance` of
+    its hash; of several, the twin is the nearest, then the best. Images of one hash go together.
+    """
+    values, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    keys = keys[first]
+    kept = np.zeros(len(values), bool)
+    undecided = np.arange(len(values))
+    while undecided.size:
+        blocked = np.zeros(len(values), bool)
+        for better, worse, _, _ in _edges(values, keys, undecided, undecided, distance, crowds):
+            blocked[worse[first[better] < first[worse]]] = True
+        stay, wait = undecided[~blocked[undecided]], undecided[blocked[undecided]]
+        kept[stay] = True
+        gone = np.zeros(len(values), bool)
+        for better, worse, _, _ in _edges(values, keys, stay, wait, distance, None):
+            gone[worse[first[better] < first[worse]]] = True
+        undecided = wait[~gone[wait]]
+    best = np.full(len(values), _FAR)
+    found = _edges(values, keys, np.flatnonzero(kept), np.flatnonzero(~kept), distance, None)
+    for better, worse, bits, variant in found:
+        right = first[better] < first[worse]
+        packed = _packed(bits[right], first[better[right]], variant[right])
+        np.minimum.at(best, worse[right], packed)
+    return _assigned(best, first, inverse)
+
+
+def _packed(bits: Rows, row: Rows, variant: Rows) -> Rows:
+    """Nearest first, then best row, then first variant: the row is above the variant here."""
+    return (bits.astype(np.int64) << 56) | (row.astype(np.int64) << 8) | variant
+
+
+def _assigned(best: Rows, first: Rows, inverse: Rows) -> Twins:
+    """Twins of all images from the packed ones of those that stand for each hash."""
+    goes = best != _FAR
+    twin = np.where(goes, (best >> 8) & ((1 << 48) - 1), first)[inverse]
+    bits = np.where(goes, best >> 56, 0)[inverse]
+    variant = np.where(goes, best & 255, 0)[inverse]
+    twin[twin == np.arange(len(inverse))] = NONE
+    return Twins(twin, bits, variant)
+
+
+def _edges(
+    values: Hashes, keys: Hashes, owners: Rows, others: Rows, distance: int, crowds: Crowds | None
+) -> Iterator[tuple[Rows, Rows, Rows, Rows]]:
+    """(owner, other, bits, variant): one of `owners` has a key within `distance` of the hash of an other."""
+    held = Keys(keys[owners])
+    for left, right in hamming.between(held.values, values[others], distance, crowds=crowds):
+        index, row, variant = held.owners(left)
+        other = others[right[index]]
+        bits = np.bitwise_count(held.values[left[index]] ^ values[other]).astype(np.intp)
+        yield owners[row], other, bits, variant
+
+
+def chains(hashes: Hashes, distance: int, crowds: Crowds | None = None) -> Twins:
+    """Groups by transitive closure, as the paper has them: the first image of each stays.
+
+    hashes: (n,), best image first. The distance of an image from the one that stays may exceed `distance`.
+    """
+    values, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    order = np.argsort(first)  # so that the least label of a group is its best image
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    label = np.arange(len(values))
+    for left, right in hamming.near(values, distance, crowds=crowds):
+        one, other = rank[left], rank[right]
+        while (differ := label[one] != label[other]).any():
+            low, high = (side(label[one], label[other])[differ] for side in (np.minimum, np.maximum))
+            np.minimum.at(label, high, low)
+            while (shorter := label[label]).tobytes() != label.tobytes():
+                label = shorter
+    kept = order[label[rank]]
+    bits = np.bitwise_count(values ^ values[kept]).astype(np.intp)
+    twin = first[kept][inverse]
+    twin[twin == np.arange(len(inverse))] = NONE
+    return Twins(twin, bits[inverse], np.zeros(len(inverse), np.intp))
+
+
+def resembling(
+    values: Hashes, keys: Hashes, distance: int, memory: int | None = None, crowds: Crowds | None = None
+) -> Twins:
+    """For each hash of `values`, distinct and in order, the nearest of `keys` (rows, variants).
+
+    Of several as near, the first variant, then the first row.
+    """
+    held = Keys(keys)
+    best = np.full(len(values), _FAR)
+    for left, right in hamming.between(values, held.values, distance, memory, crowds):
+        index, row, variant = held.owners(right)
+        value = left[index]
+        bits = np.bitwise_count(values[value] ^ held.values[right[index]]).astype(np.int64)
+        packed = (bits << _VARIANT) | (variant.astype(np.int64) << _ROW) | row
+        np.minimum.at(best, value, packed)
+    none = best == _FAR
+    twin = np.where(none, NONE, best & ((1 << _ROW) - 1))
+    variant = np.where(none, 0, (best >> _ROW) & 255)
+    return Twins(twin, np.where(none, 0, best >> _VARIANT), variant)
+
+
+def overlaid(words: Hashes, others: Hashes, memory: int | None = None) -> tuple[Rows, Rows, Rows, int]:
+    """Pairs of images that are alike but for one quarter, over which text or a border may be laid.
+
+    words: (n, 4), others: (m, 4), the difference hashes by quarters. Returns (row, other, bits) of each pair,
+    bits being those of the three most alike quarters, and how many quarters too many images share.
+    """
+    rows, twins, distances, shared = [], [], [], 0
+    for quarter in range(4):
+        left, right = (_probes(side[:, quarter]) for side in (words, others))
+        shared += left.shared + right.shared
+        for one, other in hamming.between(left.values, right.values, QUARTER, memory):
+            index, row, _ = left.keys.owners(one)
+            deeper, twin, _ = right.keys.owners(other[index])
+            row = left.rows[row[deeper]]
+            twin = right.rows[twin]
+            bits = np.sort(np.bitwise_count(words[row] ^ others[twin]), axis=1)
+            near = bits[:, :3].sum(axis=1) <= QUARTERS
+            rows.append(row[near])
+            twins.append(twin[near])
+            distances.append(bits[near, :3].sum(axis=1).astype(np.intp))
+    one, other, bits = (np.concatenate([np.zeros(0, np.intp), *parts]) for parts in (rows, twins, distances))
+    return one, other, bits, shared
+
+
+class _Probes(NamedTuple):
+    """Quarters that are looked up. values: distinct, in order; keys: their owners among `rows`."""
+
+    values: Hashes
+    keys: Keys
+    rows: Rows
+    shared: int
+
+
+def _probes(words: Hashes) -> _Probes:
+    count = np.bitwise_count(words)
+    rows = np.flatnonzero((count >= _PLAIN[0]) & (count <= _PLAIN[1]))
+    _, inverse, counts = np.unique(words[rows], return_inverse=True, return_counts=True)
+    common = counts[inverse] > _SHARED
+    rows = rows[~common]
+    keys = Keys(words[rows, None])
+    return _Probes(keys.values, keys, rows, int((counts > _SHARED).sum()))
