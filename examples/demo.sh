@@ -26,9 +26,12 @@ done
 step "3. rsdata stats: the corpus"
 rsdata stats "$folder"/tables/*
 
-step "4. rsclip train: a tiny CLIP on the train splits of all four"
-rsclip train "$folder"/tables/* --output "$folder/run" --model rsclip-tiny --epochs 12 --batch-size 64 \
+step "4. rsdata dedup: no near-duplicates, no leaks into the scenes that are scored"
+rsdata dedup "$folder"/tables/* -o "$folder/clean" --against "$folder/tables/rsicd" --report "$folder/pairs.html"
+
+step "5. rsclip train: a tiny CLIP on the train split of what is left"
+rsclip train "$folder/clean" --output "$folder/run" --model rsclip-tiny --epochs 12 --batch-size 64 \
     --lr 1e-3 --augment none --log-every 100
 
-step "5. rsclip eval retrieval: scenes that it has not seen, beside chance"
+step "6. rsclip eval retrieval: scenes that it has not seen, beside chance"
 rsclip eval retrieval --checkpoint "$folder/run" --data "$folder/tables/rsicd" --split test

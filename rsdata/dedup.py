@@ -318,7 +318,7 @@ def _leaks(
 ) -> list[Found]:
     if not searches:
         return []
-    rows = np.flatnonzero(corpus.hashed & ~corpus.flat & ~corpus.held)
+    rows = np.flatnonzero(corpus.hashed & ~corpus.held)  # flat ones too: their twin may be less so
     values = hamming.distinct(corpus.phash[rows], options.memory)[0]
     hashed = Hashed(rows, values, corpus.phash, corpus.words, corpus.held)
     return [search.close(hashed, options.bits, options.memory, crowds) for search in searches]
@@ -338,14 +338,14 @@ def _duplicates(
         for digests in (corpus.sha256, corpus.pixels):
             rows = np.flatnonzero(free & (digests != 0))
             values, repeated = hamming.distinct(digests[rows], options.memory)
-            involved[rows] |= _among(digests[rows], values[repeated])
+            involved[rows] |= hamming.among(digests[rows], values[repeated])
     rows = np.flatnonzero(usable)
     if len(rows):
         hashes = corpus.phash[rows]
         values, close = hamming.distinct(hashes, options.memory)
         for left, right in _pairs(sources, rows, values, len(free), options, crowds):
             close[left] = close[right] = True
-        involved[rows] |= _among(hashes, values[close])
+        involved[rows] |= hamming.among(hashes, values[close])
     rows = np.flatnonzero(involved)
     if not len(rows):
         return np.zeros(0, HIT)
@@ -358,14 +358,6 @@ def _duplicates(
     order = pc.sort_indices(held, sort_keys=_RANK)
     held, rows = held.take(order), rows[order.to_numpy()]
     return _grouped(held, rows, usable[rows], np.asarray(corpus.phash[rows]), options)
-
-
-def _among(hashes: Any, values: Any) -> Any:
-    """Which hashes are among `values`, in order."""
-    if not len(values):
-        return np.zeros(len(hashes), bool)
-    place = np.minimum(np.searchsorted(values, hashes), len(values) - 1)
-    return values[place] == hashes
 
 
 def _pairs(

@@ -81,6 +81,19 @@ def between(
         yield np.searchsorted(left, one), np.searchsorted(right, other)
 
 
+def among(hashes: Hashes, values: Hashes) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which of `hashes` are among `values`, which are distinct and in order."""
+    found = np.zeros(len(hashes), bool)
+    if len(values):
+        table = np.zeros(1 << _FILTER, bool)
+        table[_filtered(values, 0)] = True
+        likely = np.flatnonzero(table[_filtered(np.asarray(hashes), 0)])
+        held = np.asarray(hashes)[likely]
+        place = np.minimum(np.searchsorted(values, held), len(values) - 1)
+        found[likely] = values[place] == held
+    return found
+
+
 class _Order:
     """The order of bits in which the chosen ones of the segments between `edges` come first.
 

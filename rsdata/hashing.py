@@ -16,7 +16,7 @@ from PIL import Image
 
 Pixels: TypeAlias = np.ndarray[Any, Any]
 
-INSETS = (0.0, 0.025, 0.05, 0.1)
+INSETS = (0.0, 0.025, 0.05, 0.075, 0.1)
 """Shares cut from each side before hashing, so that a cropped copy is found."""
 
 SYMMETRIES = (
@@ -27,7 +27,7 @@ SYMMETRIES = (
 
 HASH_SPEC = (
     "rsdata 2: phash64 = draft 64, L, Lanczos 32x32, DCT-II 8x8, median, within 2 bits of imagehash.phash; "
-    "phashes = insets 0, 2.5, 5, 10 % of 64x64, x 8 symmetries; dhash256 = 17x16 means of 64x64, left < "
+    "phashes = insets 0, 2.5, 5, 7.5, 10 % of 64x64 means, x 8 symmetries; dhash256 = 17x16 means, left < "
     "right, quarters of 4 rows; low_info = deviation < 2 or margin < 20; pixels = sha256 of size and RGB(A)"
 )
 
@@ -102,8 +102,8 @@ def hashes(image: Image.Image, again: Callable[[], Image.Image | None] = lambda:
     drafted = image.draft("L", (64, 64)) is not None
     grey = image.convert("L")
     tiny, small = (
-        np.asarray(grey.resize((side, side), Image.Resampling.LANCZOS), dtype=np.float64)
-        for side in (_TINY, _SMALL)
+        np.asarray(grey.resize((side, side), resample), dtype=np.float64)
+        for side, resample in ((_TINY, Image.Resampling.LANCZOS), (_SMALL, Image.Resampling.BOX))
     )
     basis = _basis()
     # Rounded, because of a plain image all but one coefficient are zero up to the noise of the arithmetic.

@@ -101,7 +101,7 @@ def lists(column: pa.ChunkedArray, width: int) -> Any:
 
 
 class Hashed(NamedTuple):
-    """The hashes of a corpus. rows: those worth comparing; values: their distinct ones, in order.
+    """The hashes of a corpus. rows: those that have one; values: their distinct ones, in order.
 
     phash: (n,) and words: (n, 4), of all rows; held: (n,) rows that are images of a benchmark themselves.
     """

@@ -61,7 +61,7 @@ def test_pairs_side_by_side(tmp_path: Path) -> None:
         assert source.startswith("data:image/jpeg;base64,")
         with Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))) as image:
             assert max(image.size) == gallery.SIDE
-    whole = re.sub("base64,[^\"]+", "", (tmp_path / "page.html").read_text())
+    whole = re.sub('base64,[^"]+', "", (tmp_path / "page.html").read_text())
     assert not re.search(r"https?:|//[a-z]|<script|@import|url\(", whole)
     assert "default-src 'none'" in whole
 

@@ -158,3 +158,11 @@ def test_nothing_to_search() -> None:
     assert not list(hamming.near(none, 4))
     assert not list(hamming.between(none, np.unique(some), 4))
     assert not list(hamming.between(np.unique(some), none, 4))
+
+
+def test_membership() -> None:
+    hashes = np.concatenate([planted(3000, 1), adversarial()])
+    values = np.unique(hashes[::3])
+    assert hamming.among(hashes, values).tolist() == np.isin(hashes, values).tolist()
+    assert not hamming.among(hashes, values[:0]).any()
+    assert not hamming.among(hashes[:0], values).size
