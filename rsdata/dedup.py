@@ -230,6 +230,8 @@ def _by_rule(hits: Any) -> dict[str, int]:
 def _check_ids(sources: Sequence[Source]) -> None:
     ids = [batch["image_id"] for source in sources for batch in fingerprints.read(source, ["image_id"])]
     held = pa.chunked_array([chunk for column in ids for chunk in column.chunks], pa.string())
+    if held.null_count:
+        raise TableError("an image_id is null (rsdata validate tells where)")
     if pc.count_distinct(held).as_py() != len(held):
         counts = held.value_counts()
         twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")[0]

@@ -29,6 +29,8 @@ _BYTES = 56
 """Memory of a search for each hash that it holds at a time, measured."""
 _MOVE, _COMPARE = 14.0, 8.0
 """Nanoseconds to move and sort a hash, and to compare a pair: what the number of segments is chosen by."""
+_BLOCK = 1 << 16
+"""Hashes whose bits are moved at a time: they stay in the cache."""
 _FILTER = 22
 """Bits of the table by which most hashes without a counterpart are told."""
 
@@ -124,14 +126,18 @@ class _Order:
         return self._moved(values, [(to, low, bits) for low, to, bits in self._moves])
 
     def _moved(self, values: Hashes, moves: list[tuple[int, int, int]]) -> Hashes:
-        moved = values & np.uint64(self._above)
-        for low, to, bits in moves:
-            part = values & np.uint64(((1 << bits) - 1) << low)
-            if to > low:
-                part <<= np.uint64(to - low)
-            elif low > to:
-                part >>= np.uint64(low - to)
-            moved |= part
+        moved = np.empty(len(values), np.uint64)
+        for start in range(0, len(values), _BLOCK):
+            block = values[start : start + _BLOCK]
+            result = block & np.uint64(self._above)
+            for low, to, bits in moves:
+                part = block & np.uint64(((1 << bits) - 1) << low)
+                if to > low:
+                    part <<= np.uint64(to - low)
+                elif low > to:
+                    part >>= np.uint64(low - to)
+                result |= part
+            moved[start : start + _BLOCK] = result
         return moved
 
 
@@ -215,10 +221,11 @@ def _is_lumped(moved: Hashes, rest: int, choices: int) -> bool:
 
 def _neighbours(moved: Hashes, rest: int, distance: int, crowds: Crowds) -> Iterator[tuple[Hashes, Hashes]]:
     """Pairs of sorted values that agree in all but their lower `rest` bits."""
-    shift = np.uint64(rest)
-    together = ((moved[1:] ^ moved[:-1]) >> shift) == 0
+    limit = np.uint64((1 << rest) - 1)
+    together = (moved[1:] ^ moved[:-1]) <= limit
     first = np.flatnonzero(together)
-    if len(moved) > CROWD and (((moved[CROWD:] ^ moved[:-CROWD]) >> shift) == 0).any():
+    some = moved[:: max(1, CROWD // 2)]  # of a larger bucket two of these are neighbours
+    if ((some[1:] ^ some[:-1]) <= limit).any():
         edges = np.concatenate(([0], np.flatnonzero(~together) + 1, [len(moved)]))
         for bucket in np.flatnonzero(np.diff(edges) > CROWD):
             start, stop = int(edges[bucket]), int(edges[bucket + 1])
@@ -236,7 +243,7 @@ def _neighbours(moved: Hashes, rest: int, distance: int, crowds: Crowds) -> Iter
                 yield left[close], right[close]
         step += 1
         first = first[first + step < len(moved)]
-        first = first[((moved[first] ^ moved[first + step]) >> shift) == 0]
+        first = first[(moved[first] ^ moved[first + step]) <= limit]
 
 
 def _across(

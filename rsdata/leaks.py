@@ -54,18 +54,21 @@ class Benchmark:
 def benchmarks(sources: Sequence[Source], wanted: Collection[str]) -> list[Benchmark]:
     """The benchmarks: of each source the splits wanted; else all but train, or all where there is no other.
 
-    Raises TableError: no such split, nothing in one, or two of one name.
+    Benchmarks of one name are told apart by their paths. Raises TableError: no such split, nothing in one, or
+    one given twice.
     """
     found = [_benchmark(source, wanted) for source in sources]
     for split in wanted:
         if not any(split in each.splits for each in found):
             raise TableError(f"no benchmark has a split {split!r}")
-    names = [each.name for each in found]
+    names, paths = ([getattr(each.source, key) for each in found] for key in ("name", "path"))
     for each in found:
         if not each.table.num_rows:
             raise TableError(f"{each.source.path}: no image in {', '.join(wanted) or 'it'}")
+        if paths.count(each.source.path) > 1:
+            raise TableError(f"{each.source.path}: give a benchmark once")
         if names.count(each.name) > 1:
-            raise TableError(f"two benchmarks are named {each.name}: give each once")
+            each.name = str(each.source.path)
     return found
 
 

@@ -401,8 +401,12 @@ def test_two_benchmarks_each_have_their_line(tmp_path: Path) -> None:
     assert int(decision.goes.sum()) == 9
     manifest = run(tmp_path / "t", tmp_path / "clean", [one, other])
     assert manifest["images"]["leaks"] == 9
-    with pytest.raises(TableError, match="two benchmarks are named bench"):
+    with pytest.raises(TableError, match="give a benchmark once"):
         decide(tmp_path / "t", [one, one])
+    (tmp_path / "bench").rename(tmp_path / "third")
+    paths = [tmp_path / "third", benchmark(tmp_path, numbers=range(104, 109))]
+    lines = decide(tmp_path / "t", paths).report["leaks"]
+    assert [item["benchmark"] for item in lines] == list(map(str, paths))
 
 
 def origin(table: Path, name: str, recipe: str) -> None:
