@@ -57,9 +57,7 @@ def clean(
     that too. Raises TableError where a source is damaged, the tables do not go together, nothing is left, or
     `output` is taken; RsdataError where it cannot be written.
     """
-    for source in sources:
-        if output.resolve() == Path(source).resolve():
-            raise TableError(f"{output}: is read while the new one is written; name another folder")
+    check(sources, output, overwrite)
     manifests = [tables.manifest(source) for source in sources]
     about = _about([tables.about(source) for source in sources], output, decision)
     captions = _captions(sources, decision.merged) if merge_captions else {}
@@ -86,6 +84,15 @@ def clean(
     finally:
         tables.unstage(staging)
     return manifest
+
+
+def check(sources: Sequence[Path], output: Path, overwrite: bool) -> None:
+    """Raise TableError where `clean` would, before the long search."""
+    for source in sources:
+        if output.resolve() == Path(source).resolve():
+            raise TableError(f"{output}: is read while the new one is written; name another folder")
+    tables.check_target(output, overwrite)
+    _datasets([tables.about(source) for source in sources])
 
 
 def _tasks(
@@ -193,11 +200,8 @@ def _captions(sources: Sequence[Path], merged: Mapping[str, Sequence[str]]) -> d
     return {kept: each for kept, each in found.items() if each}
 
 
-def _about(abouts: Sequence[Mapping[str, Any]], output: Path, decision: Decision) -> dict[str, Any]:
-    """The `rsdata` metadata of the new table.
-
-    Raises TableError where two tables hold one dataset that was converted differently.
-    """
+def _datasets(abouts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the tables say of their datasets. Raises TableError where two say it of one differently."""
     datasets: dict[str, Any] = {}
     for about in abouts:
         for name, facts in about.get("datasets", {}).items():
@@ -206,6 +210,11 @@ def _about(abouts: Sequence[Mapping[str, Any]], output: Path, decision: Decision
                     f"dataset {name} is in two tables that were converted differently: convert one under "
                     "another name (--name)"
                 )
+    return datasets
+
+
+def _about(abouts: Sequence[Mapping[str, Any]], output: Path, decision: Decision) -> dict[str, Any]:
+    """The `rsdata` metadata of the new table."""
     first = dict(abouts[0])
     if len(abouts) > 1:
         first["dataset"] = output.resolve().name
@@ -214,13 +223,14 @@ def _about(abouts: Sequence[Mapping[str, Any]], output: Path, decision: Decision
             first[key] = values[0] if all(value == values[0] for value in values) else None
         licences = dict.fromkeys(str(about["licence"]) for about in abouts if about.get("licence"))
         first["licence"] = "; ".join(licences)
+        first["hash_spec"] = next(filter(None, (about["hash_spec"] for about in abouts)), None)
     report = decision.report
     done = {key: report[key] for key in ("method", "distance", "symmetries")}
     done["against"] = [
         {key: item[key] for key in ("benchmark", "splits", "images")} for item in report["leaks"]
     ]
     earlier = [item for about in abouts for item in about.get("dedup", ())]
-    return {**first, "datasets": datasets, "dedup": [*earlier, done]}
+    return {**first, "datasets": _datasets(abouts), "dedup": [*earlier, done]}
 
 
 def _manifest(
@@ -286,7 +296,7 @@ def _account(
 
 
 def _gone(decision: Decision) -> dict[str, Counter[str]]:
-    """Images that go, by dataset and kind; an image of several lines is of the first: a leak is one first."""
+    """Images that go, by dataset and kind; one that is listed as a leak and a duplicate is a leak."""
     once = decision.removed.select(["image_id", "dataset", "kind"]).sort_by(
         [("image_id", "ascending"), ("kind", "descending")]
     )

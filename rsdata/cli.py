@@ -474,6 +474,8 @@ def dedup(
         for source in sources:
             if not source.is_table and not dry_run:
                 raise RsdataError(f"{source.path}: a fingerprint file has no images to write: use --dry-run")
+        if output is not None and not dry_run:
+            clean.check(tables, output, overwrite)
         decision = search.decide(sources, benchmarks, options, lists, _say)
         if listing is not None:
             removals.write(listing, decision.removed)

@@ -52,7 +52,8 @@ class Source(NamedTuple):
 
     def origin(self, dataset: str) -> dict[str, str]:
         """What the recipe of a dataset says of its [origin]."""
-        return dict(self.about.get("datasets", {}).get(dataset, {}).get("origin", {}))
+        held = self.about.get("datasets", {}).get(dataset, {}).get("origin") or {}
+        return {key: str(value) for key, value in held.items()} if "family" in held else {}
 
 
 def open_source(path: Path) -> Source:
@@ -88,7 +89,7 @@ def _schema(path: Path) -> pa.Schema:
 def _about(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads((_schema(path).metadata or {})[b"rsdata"]))
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, TypeError) as error:
         raise TableError(f"{path}: no fingerprint file: it lacks the rsdata metadata") from error
 
 
@@ -98,8 +99,9 @@ def read(source: Source, columns: Sequence[str]) -> Iterator[pa.Table]:
         try:
             with pq.ParquetFile(shard) as file:
                 for batch in file.iter_batches(_BATCH, columns=_stored(source, columns)):
-                    yield _fingerprints(batch, columns) if source.is_table else pa.table(batch)
-        except (pa.ArrowException, OSError, KeyError) as error:
+                    held = pa.table(batch) if not source.is_table else _fingerprints(batch, columns)
+                    yield held.cast(pa.schema([FINGERPRINT.field(name) for name in columns]))
+        except (pa.ArrowException, OSError, KeyError, TypeError) as error:
             raise TableError(f"{shard}: damaged: {error}") from error
 
 
@@ -128,7 +130,7 @@ def _fingerprints(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.Table:
             arrays.append(pc.fill_null(pc.list_value_length(batch["objects"]), 0))
         else:
             arrays.append(batch[name])
-    return pa.table(arrays, schema=pa.schema([FINGERPRINT.field(name) for name in columns]))
+    return pa.table(arrays, names=list(columns))
 
 
 def write(table: Path, output: Path) -> int:
@@ -147,7 +149,7 @@ def write(table: Path, output: Path) -> int:
             pq.ParquetWriter(file, FINGERPRINT.with_metadata(metadata), compression="zstd") as writer,
         ):
             for batch in read(source, FINGERPRINT.names):
-                writer.write_table(batch.cast(FINGERPRINT))
+                writer.write_table(batch)
                 rows += batch.num_rows
     except OSError as error:
         raise RsdataError(f"{output}: {error.strerror or error}") from error

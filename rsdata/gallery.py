@@ -97,7 +97,7 @@ def _figure(
     sides = (
         f"<span>{_picture(held.get(row[key]))}{what} {escape(str(row[key]))}</span>"
         for key, what, held in (
-            ("image_id", "goes:", ours),
+            ("image_id", "corpus:" if row["benchmark"] else "goes:", ours),
             ("twin", "benchmark:" if row["benchmark"] else "stays:", theirs),
         )
     )

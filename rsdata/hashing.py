@@ -75,9 +75,9 @@ def _means(inset: float, cells: int) -> Pixels:
 
 
 @cache
-def _inset_bases() -> list[Pixels]:
-    """For each inset the (8, 64) matrix that takes the side of the small image to coefficients."""
-    return [_basis() @ _means(inset, _TINY) for inset in INSETS]
+def _inset_bases() -> Pixels:
+    """(insets, 8, 64): for each inset the matrix that takes a side of the small image to coefficients."""
+    return np.stack([_basis() @ _means(inset, _TINY) for inset in INSETS])
 
 
 @cache
@@ -107,9 +107,10 @@ def hashes(image: Image.Image, again: Callable[[], Image.Image | None] = lambda:
     )
     basis = _basis()
     # Rounded, because of a plain image all but one coefficient are zero up to the noise of the arithmetic.
-    low = np.round([side @ small @ side.T for side in _inset_bases()], 6)
-    low[0] = np.round(basis @ tiny @ basis.T, 6)
-    low = low.reshape(len(INSETS), 64)
+    sides = _inset_bases()
+    low = sides @ small @ sides.transpose(0, 2, 1)
+    low[0] = basis @ tiny @ basis.T
+    low = np.round(low, 6).reshape(len(INSETS), 64)
     places, signs = _symmetries()
     copies = (low[:, places] * signs).reshape(-1, 64)
     ordered = np.sort(copies, axis=1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
@@ -142,9 +143,9 @@ class Search:
         self._places = np.flatnonzero(pc.is_valid(table["geometry"]).to_numpy())
         self._tree: Any = None
         if len(self._places):
-            from shapely import STRtree, from_wkb
+            from shapely import STRtree
 
-            self._tree = STRtree(from_wkb(table["geometry"].take(pa.array(self._places)).to_numpy()))
+            self._tree = STRtree(_shapes(table["geometry"].take(pa.array(self._places))))
         self._found: list[Any] = [np.zeros(0, HIT)]
         self._doubtful: list[Any] = [np.zeros(0, HIT)]
 
@@ -189,10 +190,10 @@ class Search:
         return known & (nearest > _CONTRADICTED)
 
     def _overlapping(self, batch: pa.Table, start: int) -> Any:
-        from shapely import area, from_wkb, intersection
+        from shapely import area, intersection
 
         rows = np.flatnonzero(pc.is_valid(batch["geometry"]).to_numpy())
-        shapes = from_wkb(batch["geometry"].take(pa.array(rows)).to_numpy())
+        shapes = _shapes(batch["geometry"].take(pa.array(rows)))
         index, place = self._tree.query(shapes, predicate="intersects")
         ours, theirs = shapes[index], self._tree.geometries[place]
         smaller = np.minimum(area(ours), area(theirs))
@@ -227,6 +228,13 @@ class Search:
         return Found(found, removals.surest(doubtful[~told]), shared)
 
 
+def _shapes(column: pa.ChunkedArray) -> Any:
+    """Footprints as shapely has them; None of what is none."""
+    from shapely import from_wkb, make_valid
+
+    return make_valid(from_wkb(column.to_numpy(), on_invalid="ignore"))
+
+
 def _names(source: Source, dataset: str, path: str | None) -> Iterator[tuple[str, str, str]]:
     """What the name of an image tells of where it is from: (family, scene or file, text).
 
@@ -239,5 +247,13 @@ def _names(source: Source, dataset: str, path: str | None) -> Iterator[tuple[str
         yield dataset, "scene", whole
     origin = source.origin(dataset)
     for kind in ("scene", "file"):
-        if kind in origin and (hit := re.match(origin[kind], PurePosixPath(whole).stem)):
+        if kind in origin and (hit := _compiled(origin[kind]).match(PurePosixPath(whole).stem)):
             yield f"[{origin['family']}]", kind, hit.group().casefold()
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise TableError(f"the [origin] of a table is no pattern: {pattern!r}: {error}") from error

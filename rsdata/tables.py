@@ -263,12 +263,11 @@ def write_rejections(path: Path, rejections: Sequence[Rejection]) -> None:
         pq.write_table(pa.table(arrays, schema=REJECTION_SCHEMA), file, compression="zstd")
 
 
-def stage(table: Path, overwrite: bool) -> Path:
-    """Make the folder inside `table` in which a run writes, and return it.
+def check_target(table: Path, overwrite: bool) -> None:
+    """Raise TableError where a run may not write to `table`.
 
-    Raises TableError where `table` holds a finished table and not `overwrite`, or anything that is not ours.
+    It holds a finished table and not `overwrite`, or anything that is not ours.
     """
-    staging = table / _STAGING
     if table.is_dir():
         held = {path.name for path in table.iterdir()}
         if held and MANIFEST not in held and _STAGING not in held:
@@ -281,6 +280,12 @@ def stage(table: Path, overwrite: bool) -> Path:
             )
     elif table.exists():
         raise TableError(f"{table}: is a file, expected a folder")
+
+
+def stage(table: Path, overwrite: bool) -> Path:
+    """Make the folder inside `table` in which a run writes, and return it. Raises TableError."""
+    check_target(table, overwrite)
+    staging = table / _STAGING
     try:
         shutil.rmtree(staging, ignore_errors=True)
         (staging / "data").mkdir(parents=True)

@@ -19,7 +19,7 @@ from dumps import contents, rows_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageEnhance
-from shapely import box, to_wkb
+from shapely import Point, Polygon, box, to_wkb
 
 from rsdata import clean, dedup, fingerprints, hashing, recipes, removals, tables
 from rsdata.errors import RsdataError, TableError
@@ -668,3 +668,62 @@ def test_the_list_has_its_columns(tmp_path: Path) -> None:
     make(tmp_path / "t", copies(1))
     run(tmp_path / "t", tmp_path / "clean")
     assert pq.read_schema(tmp_path / "clean" / tables.REMOVED).equals(removals.REMOVED)
+
+
+def test_footprints_that_are_none(tmp_path: Path) -> None:
+    """Broken WKB, an empty polygon, one that crosses itself."""
+    bow = bytes(to_wkb(Polygon([(0, 0), (1, 1), (1, 0), (0, 1)])))
+    shapes = [b"no polygon", bytes(to_wkb(Polygon())), bow, bytes(to_wkb(Point(0.5, 0.1)))]
+    ours = [Item(f"{n}", jpeg(scene(n)), geometry=shape) for n, shape in enumerate(shapes)]
+    theirs = [Item(f"b{n}", jpeg(scene(n + 50)), "test", geometry=shape) for n, shape in enumerate(shapes)]
+    make(tmp_path / "t", ours)
+    make(tmp_path / "b", theirs)
+    assert told(decide(tmp_path / "t", tmp_path / "b").removed) == {"2": ("leak", "footprint", "b2", None)}
+
+
+@pytest.mark.parametrize("pattern", ["(", "*", "(?P<"])
+def test_an_origin_that_is_no_pattern(tmp_path: Path, pattern: str) -> None:
+    make(tmp_path / "t", [Item("x", jpeg(scene(1)))])
+    facts = {"mine": {"recipe": "", "origin": {"family": "f", "scene": pattern}}}
+    make(tmp_path / "b", [Item("y", jpeg(scene(2)), "test")], datasets=facts)
+    with pytest.raises(TableError, match="is no pattern"):
+        decide(tmp_path / "t", tmp_path / "b")
+
+
+def strange(table: pa.Table) -> Iterable[pa.Table]:
+    """Fingerprint files that somebody else has written."""
+    for name, values in {
+        "phash": ["x", "y", "z"],
+        "image_id": ["a", None, "b"],
+        "phashes": [[1], [2], [3]],
+        "dhash": [[], None, [1, 2, 3, 4, 5]],
+        "low_info": [1.5, None, 3.0],
+        "sha256": [b"a", b"b", b"c"],
+        "path": [None, "", "/"],
+        "split": [None, None, None],
+        "width": [-1, None, 2**31 - 1],
+        "geometry": [b"", b"x", None],
+        "objects": ["many", None, "few"],
+    }.items():
+        yield table.set_column(table.column_names.index(name), name, pa.array(values))
+
+
+def test_fingerprints_of_strangers(tmp_path: Path) -> None:
+    """Each is read as it is, or refused with the file's name."""
+    make(
+        tmp_path / "t",
+        [Item(f"{n}", jpeg(scene(n)), geometry=bytes(to_wkb(box(n, 0, n + 1, 1)))) for n in range(3)],
+    )
+    fingerprints.write(tmp_path / "t", tmp_path / "f.parquet")
+    whole = pq.read_table(tmp_path / "f.parquet")
+    refused: list[str] = []
+    for number, table in enumerate(strange(whole)):
+        path = tmp_path / f"{number}.parquet"
+        pq.write_table(table, path)
+        for sources, against in ((path, tmp_path / "t"), (tmp_path / "t", path), (path, path)):
+            try:
+                decide(sources, against)
+            except TableError as error:
+                refused.append(str(error))
+    assert 10 < len(refused) < 30
+    assert [why for why in refused if "image" not in why and ".parquet" not in why] == []
