@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rsdata import box_to_caption, tables
-from rsdata.errors import RsdataError, TableError
+from rsdata.errors import TableError
 from rsdata.records import HUMAN, SCHEMA, Box, Record
 from rsdata.words import Words
 
@@ -41,9 +41,8 @@ def caption(
     choice = {"captions": template, "large_count": large_count, "seed": seed}
     about = {**tables.about(table), **choice}
     words = {name: Words(held["irregular"]) for name, held in about["datasets"].items()}
-    staging = tables.stage(output, overwrite)
     written: Counter[str] = Counter()
-    try:
+    with tables.staged(output, overwrite) as staging:
         for path in tables.shards(table):
             with tables.shard_writer(staging / "data" / path.name, about) as writer:
                 for group in _row_groups(path):
@@ -57,10 +56,6 @@ def caption(
                 shutil.copyfile(table / name, staging / name)
         manifest = _with_captions(manifest, choice, written)
         tables.publish(staging, output, manifest)
-    except OSError as error:
-        raise RsdataError(f"{error.filename or output}: {error.strerror or error}") from error
-    finally:
-        tables.unstage(staging)
     return manifest
 
 

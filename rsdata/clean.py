@@ -61,8 +61,7 @@ def clean(
     manifests = [tables.manifest(source) for source in sources]
     about = _about([tables.about(source) for source in sources], output, decision)
     captions = _captions(sources, decision.merged) if merge_captions else {}
-    staging = tables.stage(output, overwrite)
-    try:
+    with tables.staged(output, overwrite) as staging:
         tasks = list(_tasks(sources, manifests, staging, decision, captions, about))
         written: dict[str, list[int]] = {}
         counts: dict[str, Counter[str]] = {}
@@ -79,10 +78,6 @@ def clean(
         manifest = _manifest(manifests, about, decision, written, counts, classes)
         _lists(sources, decision, staging)
         tables.publish(staging, output, manifest)
-    except OSError as error:
-        raise RsdataError(f"{error.filename or output}: {error.strerror or error}") from error
-    finally:
-        tables.unstage(staging)
     return manifest
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -183,8 +184,8 @@ def build(
         for note in plan.notes:
             say(note)
     told = [len(plan.notes) for plan in plans]
-    staging = None if options.dry_run or table is None else tables.stage(table, options.overwrite)
-    try:
+    target = None if options.dry_run else table
+    with tables.staged(target, options.overwrite) if target else nullcontext() as staging:
         with no_collector(options.annotations_only):
             outcome = _run(plans, staging, facts, options, progress)
         for plan, count in zip(plans, told, strict=True):
@@ -194,13 +195,8 @@ def build(
                 say(
                     f"{len(unclaimed)} image files fit no split of {plan.recipe.name}, such as {unclaimed[0]}"
                 )
-        if staging is not None and table is not None:
-            tables.publish(staging, table, outcome.manifest)
-    except OSError as error:
-        raise RsdataError(f"{error.filename or table}: {error.strerror or error}") from error
-    finally:
-        if staging is not None:
-            tables.unstage(staging)
+        if staging and target:
+            tables.publish(staging, target, outcome.manifest)
     return outcome
 
 

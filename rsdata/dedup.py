@@ -320,9 +320,9 @@ def _leaks(
 ) -> list[Found]:
     if not searches:
         return []
-    rows = np.flatnonzero(corpus.hashed & ~corpus.held)  # flat ones too: their twin may be less so
+    rows = np.flatnonzero(corpus.hashed & ~corpus.held)
     values = hamming.distinct(corpus.phash[rows], options.memory)[0]
-    hashed = Hashed(rows, values, corpus.phash, corpus.words, corpus.held)
+    hashed = Hashed(rows, values, corpus.phash, corpus.words, corpus.flat, corpus.held)
     return [search.close(hashed, options.bits, options.memory, crowds) for search in searches]
 
 

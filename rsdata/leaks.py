@@ -107,13 +107,15 @@ def lists(column: pa.ChunkedArray, width: int) -> Any:
 class Hashed(NamedTuple):
     """The hashes of a corpus. rows: those that have one; values: their distinct ones, in order.
 
-    phash: (n,) and words: (n, 4), of all rows; held: (n,) rows that are images of a benchmark themselves.
+    phash: (n,) and words: (n, 4), of all rows; flat, held: (n,) rows that are flat, or images of a benchmark
+    themselves.
     """
 
     rows: Any
     values: Any
     phash: Any
     words: Any
+    flat: Any
     held: Any
 
 
@@ -215,8 +217,10 @@ class Search:
                 place = place[met]
                 hits = removals.hits(rows[met], target.rows[near.twin[place]], "phash", UNCOMPARED)
                 hits["distance"], hits["variant"] = near.distance[place], near.variant[place]
-                self._found.append(hits[hits["distance"] <= bits])
-                self._doubtful.append(hits[hits["distance"] > bits])
+                # A copy may be flatter than its twin, but then its hash tells too little to decide by.
+                sure = (hits["distance"] <= bits) & ~corpus.flat[hits["row"]]
+                self._found.append(hits[sure])
+                self._doubtful.append(hits[~sure])
             words = corpus.words[corpus.rows]
             ours, theirs, differ, shared = duplicates.overlaid(words, target.words, memory)
             hits = removals.hits(corpus.rows[ours], target.rows[theirs], "quarters", UNCOMPARED)

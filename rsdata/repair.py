@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 import rsdata
 from rsdata import rasters, tables
-from rsdata.errors import RsdataError, TableError
+from rsdata.errors import TableError
 from rsdata.hashing import HASH_SPEC, Hashes, hashes
 from rsdata.records import SCHEMA
 
@@ -48,12 +48,11 @@ def repair(source: Path, output: Path, overwrite: bool = False) -> dict[str, Any
         about["hash_spec"] = HASH_SPEC
     except (pa.ArrowException, OSError, ValueError) as error:
         raise TableError(f"{source}: {error}") from error
-    staging = tables.stage(output, overwrite)
     rows: Counter[str] = Counter()
     seen: set[str] = set()
     entries: dict[str, Counter[str]] = {}
     classes: dict[str, Counter[str]] = {}
-    try:
+    with tables.staged(output, overwrite) as staging:
         writers: dict[str, tables.ShardWriter] = {}
         with ExitStack() as stack:
             for group in _groups(paths, anew):
@@ -74,10 +73,6 @@ def repair(source: Path, output: Path, overwrite: bool = False) -> dict[str, Any
         reasons = _reasons(staging / tables.REJECTIONS)
         manifest = _manifest(source, about, rows, entries, classes, reasons)
         tables.publish(staging, output, manifest)
-    except OSError as error:
-        raise RsdataError(f"{error.filename or output}: {error.strerror or error}") from error
-    finally:
-        tables.unstage(staging)
     return manifest
 
 

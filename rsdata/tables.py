@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from rsdata import files
 from rsdata.columns import Boxes
-from rsdata.errors import TableError
+from rsdata.errors import RsdataError, TableError
 from rsdata.hashing import Hashes
 from rsdata.records import OBJECT, REJECTION_SCHEMA, SCHEMA, Box, Rejection
 
@@ -292,6 +292,18 @@ def stage(table: Path, overwrite: bool) -> Path:
     except OSError as error:
         raise TableError(f"{table}: cannot be written: {error.strerror}") from error
     return staging
+
+
+@contextmanager
+def staged(table: Path, overwrite: bool) -> Iterator[Path]:
+    """The folder of `stage`, gone when the run ends. What cannot be written meanwhile raises RsdataError."""
+    staging = stage(table, overwrite)
+    try:
+        yield staging
+    except OSError as error:
+        raise RsdataError(f"{error.filename or table}: {error.strerror or error}") from error
+    finally:
+        unstage(staging)
 
 
 def unstage(staging: Path) -> None:

@@ -727,3 +727,16 @@ def test_fingerprints_of_strangers(tmp_path: Path) -> None:
                 refused.append(str(error))
     assert 10 < len(refused) < 30
     assert [why for why in refused if "image" not in why and ".parquet" not in why] == []
+
+
+def test_a_flat_copy_of_a_benchmarks_image_is_a_suspect(tmp_path: Path) -> None:
+    pale = [
+        Image.fromarray((np.asarray(scene(n)) / 32 + 90).round().astype(np.uint8)) for n in range(100, 106)
+    ]
+    make(tmp_path / "t", [Item(f"{n}", png(image)) for n, image in enumerate(pale)])
+    decision = decide(tmp_path / "t", benchmark(tmp_path))
+    assert decision.report["flat"] == 6
+    assert not decision.removed.num_rows
+    assert len(told(decision.suspects)) >= 2
+    for name, held in told(decision.suspects).items():
+        assert held[1:3] == ("phash", f"b10{name}")
