@@ -87,10 +87,14 @@ def among(hashes: Hashes, values: Hashes) -> np.ndarray[Any, np.dtype[np.bool_]]
     """Which of `hashes` are among `values`, which are distinct and in order."""
     found = np.zeros(len(hashes), bool)
     if len(values):
-        table = np.zeros(1 << _FILTER, bool)
-        table[_filtered(values, 0)] = True
-        likely = np.flatnonzero(table[_filtered(np.asarray(hashes), 0)])
+        table = np.full(1 << _FILTER, -1, np.int32)
+        table[_filtered(values, 0)] = np.arange(len(values))
+        place = table[_filtered(np.asarray(hashes), 0)]
+        likely = np.flatnonzero(place >= 0)
         held = np.asarray(hashes)[likely]
+        same = values[place[likely]] == held
+        found[likely[same]] = True
+        likely, held = likely[~same], held[~same]  # some share the slot of another value
         place = np.minimum(np.searchsorted(values, held), len(values) - 1)
         found[likely] = values[place] == held
     return found
