@@ -29,7 +29,7 @@ TIERS = [
     ],
     ["formats", "templates", "checks", "tables", "pictures", "statements", "duplicates", "removals"],
     ["recipes", "box_to_caption", "stats", "scenes", "fingerprints"],
-    ["plan", "samples", "caption", "export", "validate", "repair", "leaks", "gallery"],
+    ["plan", "samples", "caption", "export", "validate", "repair", "leaks", "gallery", "replay"],
     ["shard", "detect", "dedup"],
     ["convert", "clean"],
     ["corpora"],
