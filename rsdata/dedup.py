@@ -21,7 +21,7 @@ from rsdata import duplicates, fingerprints, hamming, leaks
 from rsdata.duplicates import NONE, Twins
 from rsdata.errors import TableError
 from rsdata.fingerprints import Source
-from rsdata.hashing import INSETS, SYMMETRIES
+from rsdata.hashing import SYMMETRIES, VIEWS
 from rsdata.leaks import VARIANTS, Benchmark, Found, Hashed, Search
 from rsdata.removals import HIT, NAMED, REMOVED, RULES, UNCOMPARED
 from rsdata.replay import replay
@@ -486,7 +486,7 @@ def _listed(hits: Any, named: _Named, kind: str, benchmark: Benchmark | None) ->
     compared = hits["distance"] != UNCOMPARED
     by_phash = hits["rule"] == RULES.index("phash")
     turned = np.array(SYMMETRIES, object)[hits["variant"] % len(SYMMETRIES)]
-    cut = np.array(INSETS)[hits["variant"] // len(SYMMETRIES)]
+    seen = np.array([view.name for view in VIEWS], object)[hits["variant"] // len(SYMMETRIES)]
     rules = np.array(RULES, object)[hits["rule"]]
     columns = {
         **{name: ours[name] for name in NAMED},
@@ -496,7 +496,7 @@ def _listed(hits: Any, named: _Named, kind: str, benchmark: Benchmark | None) ->
         "benchmark": pa.array([benchmark.name if benchmark else None] * len(hits), pa.string()),
         "distance": pa.array(hits["distance"], pa.int32(), mask=~compared),
         "symmetry": pa.array(turned, pa.string(), mask=~by_phash),
-        "inset": pa.array(cut, pa.float32(), mask=~by_phash),
+        "view": pa.array(seen, pa.string(), mask=~by_phash),
     }
     return pa.table([columns[name] for name in REMOVED.names], schema=REMOVED)
 

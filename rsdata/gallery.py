@@ -92,8 +92,8 @@ def _figure(
         facts.append(f"{row['distance']} bits")
     if row["symmetry"] not in (None, "upright"):
         facts.append(row["symmetry"])
-    if row["inset"]:
-        facts.append(f"cut by {100 * row['inset']:g} %")
+    if row["view"] not in (None, "whole"):
+        facts.append(row["view"])
     sides = (
         f"<span>{_picture(held.get(row[key]))}{what} {escape(str(row[key]))}</span>"
         for key, what, held in (

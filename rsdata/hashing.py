@@ -16,8 +16,26 @@ from PIL import Image
 
 Pixels: TypeAlias = np.ndarray[Any, Any]
 
-INSETS = (0.0, 0.025, 0.05, 0.075, 0.1)
-"""Shares cut from each side before hashing, so that a cropped copy is found."""
+
+class View(NamedTuple):
+    """How an image is looked at before hashing, so that a copy changed alike is found.
+
+    inset: share cut from each side. gain: factor of its grey levels, which saturate at 255.
+    """
+
+    name: str
+    inset: float
+    gain: float
+
+
+VIEWS = (
+    View("whole", 0, 1),
+    View("cut by 2.5 %", 0.025, 1),
+    View("cut by 5 %", 0.05, 1),
+    View("cut by 7.5 %", 0.075, 1),
+    View("cut by 10 %", 0.1, 1),
+    View("brightened by 30 %", 0, 1.3),
+)
 
 SYMMETRIES = (
     "upright", "flip-left-right", "flip-top-bottom", "rotate-180",
@@ -27,8 +45,9 @@ SYMMETRIES = (
 
 HASH_SPEC = (
     "rsdata 2: phash64 = draft 64, L, Lanczos 32x32, DCT-II 8x8, median, within 2 bits of imagehash.phash; "
-    "phashes = insets 0, 2.5, 5, 7.5, 10 % of 64x64 means, x 8 symmetries; dhash256 = 17x16 means, left < "
-    "right, quarters of 4 rows; low_info = deviation < 2 or margin < 20; pixels = sha256 of size and RGB(A)"
+    "phashes = 64x64 means, cut by 0, 2.5, 5, 7.5, 10 %, and x 1.3, x 8 symmetries; dhash256 = 17x16 "
+    "means, left < right, quarters of 4 rows; low_info = deviation < 2 or margin < 20; pixels = sha256 of "
+    "size and RGB(A)"
 )
 
 _TINY, _SMALL = 32, 64
@@ -45,8 +64,8 @@ _BLOCK = 16 << 20
 class Hashes(NamedTuple):
     """What is known of an image's pixels. Bits are unsigned 64-bit integers, most significant bit first.
 
-    phash: 64-bit DCT hash. phashes: those of each inset, and for each of these of each symmetry (the first is
-    phash). dhash: 256-bit difference hash in four words, quarters of the image from top to bottom.
+    phash: 64-bit DCT hash. phashes: those of each of VIEWS, and for each of these of each of SYMMETRIES (the
+    first is phash). dhash: 256-bit difference hash in four words, quarters of the image from top to bottom.
     low_info: flat, or so regular that noise decides the bits: hashes of such images tell nothing.
     pixels: SHA-256 of the decoded pixels; None of a JPEG that is not flat, which is decoded scaled only.
     """
@@ -75,9 +94,10 @@ def _means(inset: float, cells: int) -> Pixels:
 
 
 @cache
-def _inset_bases() -> Pixels:
-    """(insets, 8, 64): for each inset the matrix that takes a side of the small image to coefficients."""
-    return np.stack([_basis() @ _means(inset, _TINY) for inset in INSETS])
+def _views() -> tuple[Pixels, Pixels]:
+    """(views, 8, 64): matrices that take a side of the small image to coefficients; (views, 1, 1): gains."""
+    sides = np.stack([_basis() @ _means(view.inset, _TINY) for view in VIEWS])
+    return sides, np.array([view.gain for view in VIEWS])[:, None, None]
 
 
 @cache
@@ -107,10 +127,10 @@ def hashes(image: Image.Image, again: Callable[[], Image.Image | None] = lambda:
     )
     basis = _basis()
     # Rounded, because of a plain image all but one coefficient are zero up to the noise of the arithmetic.
-    sides = _inset_bases()
-    low = sides @ small @ sides.transpose(0, 2, 1)
+    sides, gains = _views()
+    low = sides @ np.minimum(gains * small, 255) @ sides.transpose(0, 2, 1)
     low[0] = basis @ tiny @ basis.T
-    low = np.round(low, 6).reshape(len(INSETS), 64)
+    low = np.round(low, 6).reshape(len(VIEWS), 64)
     places, signs = _symmetries()
     copies = (low[:, places] * signs).reshape(-1, 64)
     ordered = np.sort(copies, axis=1)

@@ -1,7 +1,7 @@
 """Leaks of a corpus into benchmarks: by equal files and pixels, names, places and hashes.
 
-The corpus side is one hash an image; the benchmark, which is small, brings the hashes of its symmetries and
-insets. Benchmarks are only read.
+The corpus side is one hash an image; the benchmark, which is small, brings the hashes of its symmetries, cut
+and brightened too. Benchmarks are only read.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from rsdata import duplicates, fingerprints, hamming, removals
 from rsdata.duplicates import NONE
 from rsdata.errors import TableError
 from rsdata.fingerprints import Source
-from rsdata.hashing import INSETS, SYMMETRIES
+from rsdata.hashing import SYMMETRIES, VIEWS
 from rsdata.removals import HIT, UNCOMPARED
 
-VARIANTS = len(INSETS) * len(SYMMETRIES)
+VARIANTS = len(VIEWS) * len(SYMMETRIES)
 
 SUSPECT = 2
 """Bits beyond the distance within which an image is suspect."""

@@ -24,7 +24,7 @@ REMOVED = pa.schema(
         ("benchmark", pa.string()),
         ("distance", pa.int32()),
         ("symmetry", pa.string()),
-        ("inset", pa.float32()),
+        ("view", pa.string()),
         ("dataset", pa.string()),
         ("split", pa.string()),
         ("path", pa.string()),
@@ -33,7 +33,7 @@ REMOVED = pa.schema(
     ]
 )
 """One row an image and twin. kind: duplicate or leak; rule: of RULES; distance: in bits, null where no hash
-was compared; symmetry, inset: of the twin, as the image shows it."""
+was compared; symmetry, view: of the twin, as the image shows it."""
 
 NAMED = ("image_id", "dataset", "split", "path", "sha256", "phash")
 """Columns of REMOVED that tell the image itself."""

@@ -9,10 +9,10 @@ from typing import Any
 import imagehash
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageEnhance
 
 from rsdata import hashing
-from rsdata.hashing import INSETS, SYMMETRIES, Hashes
+from rsdata.hashing import SYMMETRIES, VIEWS, Hashes
 from rsdata.scenes import draw
 
 CLASSES = ["airplane", "ship", "storage tank", "building", "tennis court"]
@@ -113,11 +113,11 @@ def test_symmetries_are_the_hashes_of_the_turned_image(number: int, form: str) -
         assert (mine.phash ^ theirs.phash).bit_count() > 8
 
 
-@pytest.mark.parametrize("number", range(1, len(INSETS)))
-def test_insets_are_the_hashes_of_the_cropped_image(number: int) -> None:
+@pytest.mark.parametrize("number", [number for number, view in enumerate(VIEWS) if view.inset])
+def test_views_are_the_hashes_of_the_cropped_image(number: int) -> None:
     for seed in range(4):
         image = scene(seed, (400, 320))
-        cut = INSETS[number]
+        cut = VIEWS[number].inset
         part = image.crop((int(400 * cut), int(320 * cut), int(400 * (1 - cut)), int(320 * (1 - cut))))
         variants = hashes(image).phashes
         assert (variants[number * len(SYMMETRIES)] ^ hashes(part).phash).bit_count() <= 6
@@ -126,10 +126,23 @@ def test_insets_are_the_hashes_of_the_cropped_image(number: int) -> None:
         assert (variants[place] ^ turned).bit_count() <= 6
 
 
+@pytest.mark.parametrize("number", [number for number, view in enumerate(VIEWS) if view.gain != 1])
+def test_views_are_the_hashes_of_the_brightened_image(number: int) -> None:
+    plain, seen = [], []
+    for seed in range(6):
+        image = Image.fromarray((np.asarray(scene(seed, (256, 256))) // 2 + 100).astype(np.uint8))
+        light = hashes(ImageEnhance.Brightness(image).enhance(VIEWS[number].gain)).phash
+        found = hashes(image).phashes
+        plain.append((found[0] ^ light).bit_count())
+        seen.append((found[number * len(SYMMETRIES)] ^ light).bit_count())
+    assert max(seen) <= 6
+    assert sum(seen) < sum(plain)
+
+
 def test_the_first_of_the_hashes_is_the_phash() -> None:
     found = hashes(scene(1, (300, 300)))
     assert found.phashes[0] == found.phash
-    assert len(found.phashes) == len(INSETS) * len(SYMMETRIES)
+    assert len(found.phashes) == len(VIEWS) * len(SYMMETRIES)
     assert len(found.dhash) == 4
     assert not found.low_info
 
