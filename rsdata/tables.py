@@ -351,6 +351,8 @@ def card(manifest: Mapping[str, Any]) -> str:
     source = [f"Source: {about[key]}\n" for key in ("homepage",) if about.get(key)]
     source += [f"Licence of the source: {about['licence']}\n"] if about.get("licence") else []
     source += [f"Please cite: {about['citation']}\n"] if about.get("citation") else []
+    duplicates, leaks = images.get("duplicates", 0), images.get("leaks", 0)
+    gone = f"{duplicates:,} duplicates and {leaks:,} leaks removed (`{REMOVED}`), "
     return "\n".join(
         [
             "---",
@@ -368,8 +370,9 @@ def card(manifest: Mapping[str, Any]) -> str:
             "| split | images |\n|---|---|",
             *rows,
             f"\nImages: {images['found']:,} found, {images['written']:,} written, "
-            f"{images['rejected']:,} rejected. Objects: {objects['found']:,} found, {objects['written']:,} "
-            f"written. What was left out, and why: `{REJECTIONS}`.",
+            f"{gone if duplicates or leaks else ''}{images['rejected']:,} rejected. "
+            f"Objects: {objects['found']:,} found, {objects['written']:,} written. "
+            f"What was left out, and why: `{REJECTIONS}`.",
             "",
         ]
     )

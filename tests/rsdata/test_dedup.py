@@ -220,6 +220,9 @@ def test_copies_go_and_are_told(tmp_path: Path) -> None:
         assert found[name][3] <= 4
     assert manifest["images"] == {"found": 18, "written": 8, "duplicates": 10, "leaks": 0, "rejected": 0}
     assert manifest["dedup"]["duplicates"] == {"sha256": 2, "pixels": 2, "phash": 6}
+    assert (
+        "10 duplicates and 0 leaks removed (`removed.parquet`)" in (tmp_path / "clean/README.md").read_text()
+    )
     (done,) = tables.about(tmp_path / "clean")["dedup"]
     assert done == {"method": "star", "distance": 4, "symmetries": False, "against": []}
 
