@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rsdata import duplicates, fingerprints, hamming, removals
+from rsdata import duplicates, fingerprints, hamming, recipes, removals
 from rsdata.duplicates import NONE
-from rsdata.errors import TableError
+from rsdata.errors import RecipeError, TableError
 from rsdata.fingerprints import Source
 from rsdata.hashing import SYMMETRIES, VIEWS
 from rsdata.removals import HIT, UNCOMPARED
@@ -258,6 +258,6 @@ def _names(source: Source, dataset: str, path: str | None) -> Iterator[tuple[str
 @cache
 def _compiled(pattern: str) -> re.Pattern[str]:
     try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise TableError(f"the [origin] of a table is no pattern: {pattern!r}: {error}") from error
+        return recipes.name_pattern(pattern)
+    except RecipeError as error:
+        raise TableError(f"metadata of a table: {error}") from error

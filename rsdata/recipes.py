@@ -371,11 +371,25 @@ def _origin(where: str, table: Any) -> Mapping[str, str]:
         raise RecipeError(f"{where}, [origin]: expected a family, and either scene or file")
     for key, value in table.items():
         _is(str, f"{where}, [origin]", key, value)
-        try:
-            re.compile(value)
-        except re.error as error:
-            raise RecipeError(f"{where}, [origin]: {key} = {value!r}: {error}") from error
+        if key != "family":
+            name_pattern(value)
     return dict(table)
+
+
+def name_pattern(text: str) -> re.Pattern[str]:
+    """The pattern of an [origin], matched at the start of file names.
+
+    Raises RecipeError where it is none, or might take for ever, as one from a stranger could be meant to: it
+    has no groups and no alternatives, and at most two repetitions without an end.
+    """
+    try:
+        found = re.compile(text)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise RecipeError(f"[origin]: {text!r} is no pattern: {error}") from error
+    endless = sum(map(text.count, ("*", "+", ",")))
+    if "(" in text or "|" in text or endless > 2 or len(text) > 100:
+        raise RecipeError(f"[origin]: {text!r} is too much of a pattern: no groups, at most two of * and +")
+    return found
 
 
 def _made(kind: type[T], where: str, table: Mapping[str, Any]) -> T:

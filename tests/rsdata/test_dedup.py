@@ -684,12 +684,14 @@ def test_footprints_that_are_none(tmp_path: Path) -> None:
     assert told(decide(tmp_path / "t", tmp_path / "b").removed) == {"2": ("leak", "footprint", "b2", None)}
 
 
-@pytest.mark.parametrize("pattern", ["(", "*", "(?P<"])
+@pytest.mark.parametrize(
+    "pattern", ["(", "*", "[", "(a+)+$", ".*.*.*x", ".{0,9}.{0,9}.{0,9}", "a|b", "x" * 101]
+)
 def test_an_origin_that_is_no_pattern(tmp_path: Path, pattern: str) -> None:
     make(tmp_path / "t", [Item("x", jpeg(scene(1)))])
     facts = {"mine": {"recipe": "", "origin": {"family": "f", "scene": pattern}}}
     make(tmp_path / "b", [Item("y", jpeg(scene(2)), "test")], datasets=facts)
-    with pytest.raises(TableError, match="is no pattern"):
+    with pytest.raises(TableError, match="pattern"):
         decide(tmp_path / "t", tmp_path / "b")
 
 

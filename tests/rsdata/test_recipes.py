@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -295,3 +296,35 @@ def test_classes_reach_a_worker(nouns: dict[str, str] | None) -> None:
     assert [again[label] for label in labels] == expected
     assert again["another one"] == classes["another one"]
     assert [again.ignores(label) for label in labels] == [False, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("table", "why"),
+    [
+        ({"scene": "P"}, "expected a family"),
+        ({"family": "x"}, "expected a family, and either scene or file"),
+        ({"family": "x", "scene": "P", "file": "Q"}, "either scene or file"),
+        ({"family": "x", "scene": 3}, "expected str"),
+        ({"family": "x", "scene": "["}, "is no pattern"),
+        ({"family": "x", "file": "(a*)*"}, "too much of a pattern"),
+        ({"family": "x", "sceen": "P"}, "did you mean 'scene'"),
+        (["x"], "expected a table"),
+    ],
+)
+def test_an_origin_that_is_wrong(table: Any, why: str) -> None:
+    layout = {"images": "i/*.*", "annotations": "a/*.txt"}
+    with pytest.raises(RecipeError, match=re.escape(why)):
+        recipes.parse("mine", {"format": "dota", "splits": {"train": layout}, "origin": table})
+
+
+def test_origins_of_the_shipped_recipes() -> None:
+    held = {name: recipes.load(name).origin for name in recipes.names()}
+    assert {name for name, origin in held.items() if origin} == {
+        "dota",
+        "isaid",
+        "rsicd",
+        "rsitmd",
+        "ucm",
+        "aid",
+    }
+    assert recipes.name_pattern(held["dota"]["scene"]).match("P0706__1__0___0")
