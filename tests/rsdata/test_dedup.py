@@ -745,3 +745,37 @@ def test_a_flat_copy_of_a_benchmarks_image_is_a_suspect(tmp_path: Path) -> None:
     assert len(told(decision.suspects)) >= 2
     for name, held in told(decision.suspects).items():
         assert held[1:3] == ("phash", f"b10{name}")
+
+
+def test_tables_without_anything_to_compare(tmp_path: Path) -> None:
+    """Flat, unhashed and unopened images, alone and mixed, on either side, by every method."""
+    items = {
+        "flat": [Item(f"f{n}", jpeg(flat(n))) for n in range(3)],
+        "sharp": [Item("x", jpeg(scene(1)))],
+        "unopened": [Item(f"n{n}", None) for n in range(2)],
+        "unhashed": [Item("u", jpeg(scene(1)), hashed=False)],
+    }
+    items["mixed"] = [item for each in items.values() for item in each]
+    made = {name: make(tmp_path / name, held) for name, held in items.items()}
+    ways: list[dict[str, Any]] = [
+        {},
+        {"symmetries": True},
+        {"method": "paper"},
+        {"memory": 1},
+        {"method": "none"},
+    ]
+    equal = {
+        ("sharp", "unhashed"): {"x"},
+        ("unhashed", "sharp"): {"u"},
+        ("mixed", "sharp"): {"u"},
+        ("mixed", "unhashed"): {"x"},
+    }  # of one file; what has an id of the benchmark stays
+    for name, table in made.items():
+        for other, bench in made.items():
+            for way in ways:
+                decision = decide(table, bench, **way)
+                assert all(dedup.lines(decision.report))
+                leaks = {
+                    item["image_id"][-1] for item in decision.removed.to_pylist() if item["kind"] == "leak"
+                }
+                assert leaks == equal.get((name, other), set()), (name, other, way)

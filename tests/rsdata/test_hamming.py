@@ -79,8 +79,8 @@ def test_near_equals_comparing_all(distance: int, memory: int | None) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("distance", [0, 2, 4, 6, 8])
 def test_near_equals_comparing_all_of_20000(distance: int) -> None:
-    values, _ = hamming.distinct(np.concatenate([planted(17_500, 3), adversarial()]))
-    assert len(values) > 18_000
+    values, _ = hamming.distinct(np.concatenate([planted(18_600, 3), adversarial()]))
+    assert len(values) > 20_000
     truth = compared(values, values, distance)
     truth = truth[truth // len(values) < truth % len(values)]
     pairs = [
