@@ -6,14 +6,12 @@ All functions take hashes as unsigned 64-bit integers, and compare exactly withi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 
 from rsdata import hamming
 from rsdata.hamming import Crowds, Hashes, Rows
-
-Flags: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 
 NONE = -1
 
@@ -27,8 +25,8 @@ _SHARED = 1000
 """Images with one quarter in common above which it is not looked up: such as a watermark."""
 
 _FAR = np.iinfo(np.int64).max
-_ROW, _VARIANT = 40, 48
-"""Where in a packed integer the variant and the distance begin; below them is the row."""
+_BITS, _ROW, _VARIANT = 56, 40, 8
+"""Where in a packed integer the distance begins, and how many bits a row and a variant take."""
 
 
 class Twins(NamedTuple):
@@ -83,9 +81,12 @@ def stars(hashes: Hashes, keys: Hashes, distance: int, crowds: Crowds | None = N
     found = _edges(values, keys, np.flatnonzero(kept), np.flatnonzero(~kept), distance, None)
     for better, worse, bits, variant in found:
         right = first[better] < first[worse]
-        packed = _packed(bits[right], first[better[right]], variant[right])
+        packed = _packed(bits[right], first[better[right]], variant[right], _VARIANT)
         np.minimum.at(best, worse[right], packed)
-    return _assigned(best, first, inverse)
+    bits, twin, variant = _unpacked(best, _VARIANT)
+    twin = np.where(best != _FAR, twin, first)[inverse]
+    twin[twin == np.arange(len(inverse))] = NONE
+    return Twins(twin, bits[inverse], variant[inverse])
 
 
 def _collapsed(hashes: Hashes) -> tuple[Hashes, Rows, Rows]:
@@ -104,25 +105,20 @@ def _sorted(hashes: Hashes) -> tuple[Hashes, Rows, Rows]:
     """The distinct values in order, the indices of all hashes in that order, and where each value begins."""
     order = np.argsort(hashes)
     held = hashes[order]
-    new = np.ones(len(held), bool)
-    new[1:] = held[1:] != held[:-1]
-    starts = np.flatnonzero(new)
+    starts = hamming.starts_of(held)
     return held[starts], order, starts
 
 
-def _packed(bits: Rows, row: Rows, variant: Rows) -> Rows:
-    """Nearest first, then best row, then first variant: the row is above the variant here."""
-    return (bits.astype(np.int64) << 56) | (row.astype(np.int64) << 8) | variant
+def _packed(bits: Rows, one: Rows, other: Rows, width: int) -> Rows:
+    """Three numbers as one that orders by them; `width` bits for the last."""
+    return (bits.astype(np.int64) << _BITS) | (one.astype(np.int64) << width) | other
 
 
-def _assigned(best: Rows, first: Rows, inverse: Rows) -> Twins:
-    """Twins of all images from the packed ones of those that stand for each hash."""
-    goes = best != _FAR
-    twin = np.where(goes, (best >> 8) & ((1 << 48) - 1), first)[inverse]
-    bits = np.where(goes, best >> 56, 0)[inverse]
-    variant = np.where(goes, best & 255, 0)[inverse]
-    twin[twin == np.arange(len(inverse))] = NONE
-    return Twins(twin, bits, variant)
+def _unpacked(packed: Rows, width: int) -> tuple[Rows, Rows, Rows]:
+    """What `_packed` made one of; zeros of _FAR."""
+    held = np.where(packed == _FAR, 0, packed)
+    one = (held & ((1 << _BITS) - 1)) >> width
+    return held >> _BITS, one, held & ((1 << width) - 1)
 
 
 def _edges(
@@ -181,13 +177,10 @@ def resembling(
     for left, right in hamming.between(values, held.values, distance, memory, crowds):
         index, row, variant = held.owners(right)
         value = left[index]
-        bits = np.bitwise_count(values[value] ^ held.values[right[index]]).astype(np.int64)
-        packed = (bits << _VARIANT) | (variant.astype(np.int64) << _ROW) | row
-        np.minimum.at(best, value, packed)
-    none = best == _FAR
-    twin = np.where(none, NONE, best & ((1 << _ROW) - 1))
-    variant = np.where(none, 0, (best >> _ROW) & 255)
-    return Twins(twin, np.where(none, 0, best >> _VARIANT), variant)
+        bits = np.bitwise_count(values[value] ^ held.values[right[index]])
+        np.minimum.at(best, value, _packed(bits, variant, row, _ROW))
+    bits, variant, twin = _unpacked(best, _ROW)
+    return Twins(np.where(best == _FAR, NONE, twin), bits, variant)
 
 
 def overlaid(words: Hashes, others: Hashes, memory: int | None = None) -> tuple[Rows, Rows, Rows, int]:
@@ -200,24 +193,24 @@ def overlaid(words: Hashes, others: Hashes, memory: int | None = None) -> tuple[
     for quarter in range(4):
         left, right = (_probes(side[:, quarter]) for side in (words, others))
         shared += left.shared + right.shared
-        for one, other in hamming.between(left.values, right.values, QUARTER, memory):
+        for one, other in hamming.between(left.keys.values, right.keys.values, QUARTER, memory):
             index, row, _ = left.keys.owners(one)
             deeper, twin, _ = right.keys.owners(other[index])
             row = left.rows[row[deeper]]
             twin = right.rows[twin]
             bits = np.sort(np.bitwise_count(words[row] ^ others[twin]), axis=1)
-            near = bits[:, :3].sum(axis=1) <= QUARTERS
+            three = bits[:, :3].sum(axis=1).astype(np.intp)
+            near = three <= QUARTERS
             rows.append(row[near])
             twins.append(twin[near])
-            distances.append(bits[near, :3].sum(axis=1).astype(np.intp))
+            distances.append(three[near])
     one, other, bits = (np.concatenate([np.zeros(0, np.intp), *parts]) for parts in (rows, twins, distances))
     return one, other, bits, shared
 
 
 class _Probes(NamedTuple):
-    """Quarters that are looked up. values: distinct, in order; keys: their owners among `rows`."""
+    """Quarters that are looked up: keys of the images `rows`."""
 
-    values: Hashes
     keys: Keys
     rows: Rows
     shared: int
@@ -226,8 +219,7 @@ class _Probes(NamedTuple):
 def _probes(words: Hashes) -> _Probes:
     count = np.bitwise_count(words)
     rows = np.flatnonzero((count >= _PLAIN[0]) & (count <= _PLAIN[1]))
-    _, inverse, counts = np.unique(words[rows], return_inverse=True, return_counts=True)
-    common = counts[inverse] > _SHARED
-    rows = rows[~common]
-    keys = Keys(words[rows, None])
-    return _Probes(keys.values, keys, rows, int((counts > _SHARED).sum()))
+    inverse = _collapsed(words[rows])[2]
+    common = np.bincount(inverse) > _SHARED
+    rows = rows[~common[inverse]]
+    return _Probes(Keys(words[rows, None]), rows, int(common.sum()))

@@ -55,12 +55,17 @@ def distinct(hashes: Hashes, memory: int | None = None) -> tuple[Hashes, np.ndar
     """
     values, repeated = [], []
     for part in _parts(hashes, _Order((0, BITS), (0,)), memory):
-        first = np.ones(len(part), bool)
-        first[1:] = part[1:] != part[:-1]
-        starts = np.flatnonzero(first)
+        starts = starts_of(part)
         values.append(part[starts])
         repeated.append(np.diff(starts, append=len(part)) > 1)
     return np.concatenate(values), np.concatenate(repeated)
+
+
+def starts_of(ordered: np.ndarray[Any, Any]) -> Rows:
+    """Where each value of an array in order begins."""
+    new = np.ones(len(ordered), bool)
+    new[1:] = ordered[1:] != ordered[:-1]
+    return np.flatnonzero(new)
 
 
 def near(
@@ -182,34 +187,35 @@ def _parts(values: Hashes, order: _Order, memory: int | None) -> Iterator[Hashes
             yield moved
 
 
-def _edges(values: Hashes, width: int, segments: int) -> list[int]:
-    """Where the lower `width` bits are cut, so that the segments hold alike many bits that differ at all."""
-    if width == BITS:
-        return [BITS * number // segments for number in range(segments + 1)]
-    places = _varying(values, width)
+def _orders(varied: Hashes, width: int, distance: int, left: int, right: int) -> list[_Order]:
+    """The orders to search `left` hashes in (or these against `right`), none where comparing all costs less.
+
+    varied: all of them, which differ in their lower `width` bits at most; those of a bucket are cut so that
+    the segments hold alike many bits that differ at all.
+    """
+    places = list(range(width))
+    if width < BITS:
+        bits = int(np.bitwise_or.reduce(varied ^ varied[0]))
+        places = [place for place in places if bits >> place & 1]
+    segments = _segments(len(places), distance, left, right)
+    if not segments:
+        return []
     cuts = [places[len(places) * number // segments] for number in range(1, segments)]
-    return [0, *cuts, width]
-
-
-def _varying(values: Hashes, width: int) -> list[int]:
-    bits = int(np.bitwise_or.reduce(values ^ values[0]))
-    return [place for place in range(width) if bits >> place & 1]
+    return [
+        _Order([0, *cuts, width], chosen) for chosen in combinations(range(segments), segments - distance)
+    ]
 
 
 def _within(
     values: Hashes, width: int, distance: int, memory: int | None, crowds: Crowds
 ) -> Iterator[tuple[Hashes, Hashes]]:
     """Pairs of distinct values, which differ in their lower `width` bits at most."""
-    bits = width if width == BITS else len(_varying(values, width))
-    segments = _segments(bits, distance, len(values), 0)
-    if not segments:
+    orders = _orders(values, width, distance, len(values), 0)
+    if not orders:
         yield from _each(values, None, distance)
-        return
-    edges = _edges(values, width, segments)
-    for number, chosen in enumerate(combinations(range(segments), segments - distance)):
-        order = _Order(edges, chosen)
+    for order in orders:
         for moved in _parts(values, order, memory):
-            if width < BITS and number == 0 and _is_lumped(moved, order.rest, comb(segments, distance)):
+            if width < BITS and order is orders[0] and _is_lumped(moved, order.rest, len(orders)):
                 yield from _each(values, None, distance)
                 return
             for left, right in _neighbours(moved, order.rest, distance, crowds):
@@ -257,17 +263,13 @@ def _across(
     if not (len(left) and len(right)):
         return
     both = np.concatenate((left, right)) if width < BITS else left
-    bits = width if width == BITS else len(_varying(both, width))
-    segments = _segments(bits, distance, len(left), len(right))
-    if not segments:
+    orders = _orders(both, width, distance, len(left), len(right))
+    if not orders:
         yield from _each(left, right, distance)
-        return
-    edges = _edges(both, width, segments)
     step = len(left) if memory is None else max(1 << 12, memory // _BYTES)
-    for number, chosen in enumerate(combinations(range(segments), segments - distance)):
-        order = _Order(edges, chosen)
+    for order in orders:
         for there in _parts(right, order, memory):
-            if width < BITS and number == 0 and _is_lumped(there, order.rest, comb(segments, distance)):
+            if width < BITS and order is orders[0] and _is_lumped(there, order.rest, len(orders)):
                 yield from _each(left, right, distance)
                 return
             table = np.zeros(1 << _FILTER, bool)

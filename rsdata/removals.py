@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rsdata import files
+from rsdata import files, hamming
 from rsdata.errors import TableError
 
 RULES = ("sha256", "pixels", "scene", "name", "footprint", "phash", "quarters")
@@ -48,9 +48,7 @@ UNCOMPARED = -1
 def surest(hits: Any) -> Any:
     """One HIT a row: by the surest rule, then the nearest, then the first twin."""
     hits = hits[np.lexsort((hits["variant"], hits["twin"], hits["distance"], hits["rule"], hits["row"]))]
-    first = np.ones(len(hits), bool)
-    first[1:] = hits["row"][1:] != hits["row"][:-1]
-    return hits[first]
+    return hits[hamming.starts_of(hits["row"])]
 
 
 def hits(rows: Any, twins: Any, rule: str, distance: int) -> Any:
