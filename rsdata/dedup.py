@@ -22,7 +22,7 @@ from rsdata.duplicates import NONE, Twins
 from rsdata.errors import TableError
 from rsdata.fingerprints import Source
 from rsdata.hashing import SYMMETRIES, VIEWS
-from rsdata.leaks import VARIANTS, Benchmark, Found, Hashed, Search
+from rsdata.leaks import VARIANTS, Benchmark, Corpus, Found, Search
 from rsdata.removals import HIT, NAMED, REMOVED, RULES, UNCOMPARED
 from rsdata.replay import replay
 
@@ -86,23 +86,6 @@ class Decision:
     goes: np.ndarray[Any, np.dtype[np.bool_]]
     merged: dict[str, list[str]]
     report: dict[str, Any]
-
-
-@dataclass
-class _Corpus:
-    """Of each row of the sources, in their order: hashes, digests, what it is compared by.
-
-    sha256, pixels: 64 bits of these digests, 0 for none. hashed: has a phash; flat: low_info; held: is itself
-    an image of a benchmark. words: (n, 4), only where there is a benchmark.
-    """
-
-    phash: Any
-    sha256: Any
-    pixels: Any
-    hashed: Any
-    flat: Any
-    held: Any
-    words: Any
 
 
 def decide(
@@ -270,7 +253,7 @@ class _Arrays:
         return np.memmap(path, kind, "r").reshape(-1, *shape)
 
 
-def _read(sources: Sequence[Source], searches: Sequence[Search], folder: Path | None) -> _Corpus:
+def _read(sources: Sequence[Source], searches: Sequence[Search], folder: Path | None) -> Corpus:
     """One pass over the corpus: what is compared, and the leaks that are told without."""
     arrays = _Arrays(folder)
     columns = ["image_id", "phash", "low_info", "sha256", "pixels"]
@@ -281,9 +264,10 @@ def _read(sources: Sequence[Source], searches: Sequence[Search], folder: Path | 
         for batch in fingerprints.read(source, columns):
             hashed = pc.is_valid(batch["phash"]).to_numpy()
             held = np.zeros(batch.num_rows, bool)
+            told = list(leaks.names(source, batch)) if searches else []
             for search in searches:
                 held |= search.held(batch)
-                search.look(source, batch, start)
+                search.look(batch, told, start)
             arrays.add(
                 phash=pc.fill_null(batch["phash"], 0).to_numpy(),
                 sha256=_shortened(batch["sha256"]),
@@ -297,7 +281,7 @@ def _read(sources: Sequence[Source], searches: Sequence[Search], folder: Path | 
     if not start:
         raise TableError("no image to compare")
     names = ("phash", "sha256", "pixels", "hashed", "flat", "held", "words")
-    return _Corpus(*map(arrays.get, names))
+    return Corpus(*map(arrays.get, names))
 
 
 def _shortened(digests: pa.ChunkedArray) -> Any:
@@ -317,18 +301,17 @@ def _words(column: pa.ChunkedArray) -> Any:
 
 
 def _leaks(
-    corpus: _Corpus, searches: Sequence[Search], options: Options, crowds: hamming.Crowds
+    corpus: Corpus, searches: Sequence[Search], options: Options, crowds: hamming.Crowds
 ) -> list[Found]:
     if not searches:
         return []
     rows = np.flatnonzero(corpus.hashed & ~corpus.held)
     values = hamming.distinct(corpus.phash[rows], options.memory)[0]
-    hashed = Hashed(rows, values, corpus.phash, corpus.words, corpus.flat, corpus.held)
-    return [search.close(hashed, options.bits, options.memory, crowds) for search in searches]
+    return [search.close(corpus, rows, values, options.bits, options.memory, crowds) for search in searches]
 
 
 def _duplicates(
-    sources: Sequence[Source], corpus: _Corpus, goes: Any, options: Options, crowds: hamming.Crowds
+    sources: Sequence[Source], corpus: Corpus, goes: Any, options: Options, crowds: hamming.Crowds
 ) -> Any:
     """Hits of the duplicates among the rows that stay so far; twins are rows of the corpus."""
     if options.method == "none":

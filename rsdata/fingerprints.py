@@ -50,6 +50,10 @@ class Source(NamedTuple):
         """The dataset's name."""
         return str(self.about["dataset"])
 
+    def has_recipe(self, dataset: str) -> bool:
+        """Whether a dataset was converted by a recipe, not by a format alone."""
+        return bool(self.about.get("datasets", {}).get(dataset, {}).get("recipe"))
+
     def origin(self, dataset: str) -> dict[str, str]:
         """What the recipe of a dataset says of its [origin]."""
         held = self.about.get("datasets", {}).get(dataset, {}).get("origin") or {}
@@ -65,7 +69,8 @@ def open_source(path: Path) -> Source:
         source = Source(path, [path], _about(path), False)
         columns = FINGERPRINT.names
     for shard in source.shards:
-        missing = [name for name in columns if name not in _schema(shard).names]
+        held = _schema(shard).names
+        missing = [name for name in columns if name not in held]
         if missing:
             raise TableError(f"{shard}: no column {', '.join(missing)} (rsdata repair)")
     spec = source.about.get("hash_spec")

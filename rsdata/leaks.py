@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,8 @@ from rsdata.errors import RecipeError, TableError
 from rsdata.fingerprints import Source
 from rsdata.hashing import SYMMETRIES, VIEWS
 from rsdata.removals import HIT, UNCOMPARED
+
+Name: TypeAlias = tuple[str, str, str]
 
 VARIANTS = len(VIEWS) * len(SYMMETRIES)
 
@@ -104,19 +106,21 @@ def lists(column: pa.ChunkedArray, width: int) -> Any:
     return flat.reshape(-1, width)
 
 
-class Hashed(NamedTuple):
-    """The hashes of a corpus. rows: those that have one; values: their distinct ones, in order.
+@dataclass
+class Corpus:
+    """Of each row of the sources, in their order: hashes, digests, what it is compared by.
 
-    phash: (n,) and words: (n, 4), of all rows; flat, held: (n,) rows that are flat, or images of a benchmark
-    themselves.
+    sha256, pixels: 64 bits of these digests, 0 for none. hashed: has a phash; flat: low_info; held: is itself
+    an image of a benchmark. words: (n, 4), only where there is a benchmark.
     """
 
-    rows: Any
-    values: Any
     phash: Any
-    words: Any
+    sha256: Any
+    pixels: Any
+    hashed: Any
     flat: Any
     held: Any
+    words: Any
 
 
 class Found(NamedTuple):
@@ -137,11 +141,9 @@ class Search:
         self._target, table = target, target.table
         self._ids = table["image_id"].combine_chunks()
         self._digests = {rule: table[rule].combine_chunks() for rule in ("sha256", "pixels")}
-        self._names: dict[tuple[str, str, str], int] = {}
-        rows = zip(table["dataset"].to_pylist(), table["path"].to_pylist(), strict=True)
-        for row, (dataset, path) in enumerate(rows):
-            for key in _names(target.source, dataset, path):
-                self._names.setdefault(key, row)
+        self._names: dict[Name, int] = {}
+        for row, key in names(target.source, table):
+            self._names.setdefault(key, row)
         self._places = np.flatnonzero(pc.is_valid(table["geometry"]).to_numpy())
         self._tree: Any = None
         if len(self._places):
@@ -158,19 +160,17 @@ class Search:
         same = pc.fill_null(pc.equal(batch["sha256"], theirs), True)
         return pc.and_(pc.is_valid(place), same).to_numpy()
 
-    def look(self, source: Source, batch: pa.Table, start: int) -> None:
-        """Find leaks that need no comparison of hashes. Rows count from `start`."""
+    def look(self, batch: pa.Table, told: Sequence[tuple[int, Name]], start: int) -> None:
+        """Find leaks without comparing hashes. told: `names` of the batch. Rows count from `start`."""
         for rule, digests in self._digests.items():
             place = pc.index_in(batch[rule], digests, skip_nulls=True)
             rows = np.flatnonzero(pc.is_valid(place).to_numpy())
             twins = pc.fill_null(place, 0).to_numpy()[rows]
             self._found.append(removals.hits(rows + start, twins, rule, 0))
         named: dict[str, list[tuple[int, int]]] = {"scene": [], "file": []}
-        pairs = zip(batch["dataset"].to_pylist(), batch["path"].to_pylist(), strict=True)
-        for row, (dataset, path) in enumerate(pairs):
-            for key in _names(source, dataset, path):
-                if (twin := self._names.get(key)) is not None:
-                    named[key[1]].append((row, twin))
+        for row, key in told:
+            if (twin := self._names.get(key)) is not None:
+                named[key[1]].append((row, twin))
         for kind, rule in (("scene", "scene"), ("file", "name")):
             rows, twins = np.array(named[kind], np.intp).reshape(-1, 2).T
             far = np.zeros(len(rows), bool) if kind == "scene" else self._contradicts(batch, rows, twins)
@@ -204,14 +204,21 @@ class Search:
             rows[index[shared]] + start, self._places[place[shared]], "footprint", UNCOMPARED
         )
 
-    def close(self, corpus: Hashed, bits: int, memory: int | None, crowds: hamming.Crowds) -> Found:
-        """Compare hashes, and sum up."""
+    def close(
+        self,
+        corpus: Corpus,
+        hashed: Any,
+        values: Any,
+        bits: int,
+        memory: int | None,
+        crowds: hamming.Crowds,
+    ) -> Found:
+        """Compare hashes, and sum up. hashed: rows that have one; values: their distinct ones, in order."""
         target, shared = self._target, 0
-        if len(target.rows) and len(corpus.rows):
-            values = corpus.values
+        if len(target.rows) and len(hashed):
             near = duplicates.resembling(values, target.keys, bits + SUSPECT, memory, crowds)
-            for at in range(0, len(corpus.rows), _CHUNK):
-                rows = corpus.rows[at : at + _CHUNK]
+            for at in range(0, len(hashed), _CHUNK):
+                rows = hashed[at : at + _CHUNK]
                 place = np.searchsorted(values, corpus.phash[rows])
                 met = near.twin[place] != NONE
                 place = place[met]
@@ -221,9 +228,9 @@ class Search:
                 sure = (hits["distance"] <= bits) & ~corpus.flat[hits["row"]]
                 self._found.append(hits[sure])
                 self._doubtful.append(hits[~sure])
-            words = corpus.words[corpus.rows]
+            words = corpus.words[hashed]
             ours, theirs, differ, shared = duplicates.overlaid(words, target.words, memory)
-            hits = removals.hits(corpus.rows[ours], target.rows[theirs], "quarters", UNCOMPARED)
+            hits = removals.hits(hashed[ours], target.rows[theirs], "quarters", UNCOMPARED)
             hits["distance"] = differ
             self._doubtful.append(hits)
         found, doubtful = np.concatenate(self._found), np.concatenate(self._doubtful)
@@ -239,20 +246,25 @@ def _shapes(column: pa.ChunkedArray) -> Any:
     return make_valid(from_wkb(column.to_numpy(), on_invalid="ignore"))
 
 
-def _names(source: Source, dataset: str, path: str | None) -> Iterator[tuple[str, str, str]]:
-    """What the name of an image tells of where it is from: (family, scene or file, text).
+def names(source: Source, batch: pa.Table) -> Iterator[tuple[int, Name]]:
+    """What the names of images tell of where they are from: (row, (family, scene or file, text)).
 
     Windows of one image and frames of one film are of one scene, if a recipe vouches for the paths.
     """
-    if not path:
-        return
-    whole = path.partition("#frame=")[0]
-    if source.about.get("datasets", {}).get(dataset, {}).get("recipe"):
-        yield dataset, "scene", whole
-    origin = source.origin(dataset)
-    for kind in ("scene", "file"):
-        if kind in origin and (hit := _compiled(origin[kind]).match(PurePosixPath(whole).stem)):
-            yield f"[{origin['family']}]", kind, hit.group().casefold()
+    facts: dict[str, tuple[bool, dict[str, str]]] = {}
+    rows = zip(batch["dataset"].to_pylist(), batch["path"].to_pylist(), strict=True)
+    for row, (dataset, path) in enumerate(rows):
+        if not path:
+            continue
+        if dataset not in facts:
+            facts[dataset] = (source.has_recipe(dataset), source.origin(dataset))
+        vouched, origin = facts[dataset]
+        whole = path.partition("#frame=")[0]
+        if vouched:
+            yield row, (dataset, "scene", whole)
+        for kind in ("scene", "file"):
+            if kind in origin and (hit := _compiled(origin[kind]).match(PurePosixPath(whole).stem)):
+                yield row, (f"[{origin['family']}]", kind, hit.group().casefold())
 
 
 @cache

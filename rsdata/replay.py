@@ -32,17 +32,14 @@ def replay(
     items = [item for path in listed for item in removals.read(path).to_pylist()]
     if not items:
         return schema.empty_table(), counts
-    wanted = {item["image_id"] for item in items} | {item["twin"] for item in items}
-    files = {item["sha256"] for item in items if item["sha256"]}
+    named = pa.array({item[key] for item in items for key in ("image_id", "twin")}, pa.string())
+    files = pa.array({item["sha256"] for item in items if item["sha256"]}, pa.string())
     ids: dict[str, tuple[int, Mapping[str, Any]]] = {}
     by_file: dict[str, list[str]] = {}
     start = 0
     for source in sources:
         for batch in fingerprints.read(source, NAMED):
-            met = pc.or_(
-                pc.is_in(batch["image_id"], pa.array(wanted, pa.string())),
-                pc.is_in(batch["sha256"], pa.array(files, pa.string())),
-            )
+            met = pc.or_(pc.is_in(batch["image_id"], named), pc.is_in(batch["sha256"], files))
             rows = np.flatnonzero(pc.fill_null(met, False).to_numpy())
             for row, held in zip(rows, batch.take(pa.array(rows)).to_pylist(), strict=True):
                 ids[held["image_id"]] = (start + int(row), held)
@@ -52,11 +49,11 @@ def replay(
     gone: dict[tuple[str, str | None, str], dict[str, Any]] = {}
     for item in items:
         same = by_file.get(item["sha256"], []) if item["sha256"] else []
-        named = item["image_id"] in ids
-        if named and item["image_id"] not in same:
+        here = item["image_id"] in ids
+        if here and item["image_id"] not in same:
             same = [*same, item["image_id"]] if _is_like(item, ids[item["image_id"]][1]) else same
         if not same:
-            counts["other_picture" if named else "not_here"] += 1
+            counts["other_picture" if here else "not_here"] += 1
         for image_id in same:
             place, held = ids[image_id]
             if item["kind"] == "duplicate" and (item["twin"] not in ids or item["twin"] == image_id):
