@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -51,9 +50,7 @@ def caption(
                     for dataset, length in zip(rows["dataset"].to_pylist(), lengths, strict=True):
                         written[dataset] += length
                     writer.write(rows)
-        for name in tables.LISTS:
-            if (table / name).is_file():
-                shutil.copyfile(table / name, staging / name)
+        tables.copy_lists(table, staging)
         manifest = _with_captions(manifest, choice, written)
         tables.publish(staging, output, manifest)
     return manifest

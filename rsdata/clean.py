@@ -18,7 +18,6 @@ from rsdata.engine import map_tasks
 from rsdata.errors import RsdataError, TableError
 from rsdata.records import HUMAN, REJECTION_SCHEMA, SCHEMA
 
-_IMAGES = ("found", "written", "duplicates", "leaks", "rejected")
 _OBJECTS = ("found", "written", "removed", "dropped")
 _ONE = ("title", "homepage", "licence", "citation", "captions", "large_count", "seed")
 """What a table says of itself once, and of several only where they agree."""
@@ -271,7 +270,7 @@ def _manifest(
         "dedup": decision.report,
     }
     images = manifest["images"]
-    if images["found"] != sum(images[key] for key in _IMAGES[1:]):
+    if images["found"] != sum(images[key] for key in tables.PARTS):
         raise RsdataError(f"the account does not add up (please report it): {images}")
     return manifest
 
@@ -280,7 +279,7 @@ def _account(
     parts: Sequence[Mapping[str, Any]], count: Mapping[str, int], gone: Mapping[str, int]
 ) -> dict[str, Any]:
     """Images and objects found and what became of them, before and now."""
-    images = {key: sum(part["images"].get(key, 0) for part in parts) for key in _IMAGES}
+    images = {key: sum(part["images"].get(key, 0) for part in parts) for key in ("found", *tables.PARTS)}
     objects = {key: sum(part["objects"].get(key, 0) for part in parts) for key in _OBJECTS}
     images["written"] = count.get("images", 0)
     images["duplicates"] += gone.get("duplicate", 0)
@@ -291,16 +290,10 @@ def _account(
 
 
 def _gone(decision: Decision) -> dict[str, Counter[str]]:
-    """Images that go, by dataset and kind; one that is listed as a leak and a duplicate is a leak."""
-    once = decision.removed.select(["image_id", "dataset", "kind"]).sort_by(
-        [("image_id", "ascending"), ("kind", "descending")]
-    )
+    """Images that go, by dataset and kind."""
     found: dict[str, Counter[str]] = {}
-    last = None
-    for item in once.to_pylist():
-        if item["image_id"] != last:
-            found.setdefault(item["dataset"], Counter())[item["kind"]] += 1
-        last = item["image_id"]
+    for dataset, kind in removals.once(decision.removed):
+        found.setdefault(dataset, Counter())[kind] += 1
     return found
 
 

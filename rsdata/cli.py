@@ -505,8 +505,7 @@ def dedup(
             click.echo(f"dry run, nothing written: {int(decision.goes.sum()):,} images would go")
             return
         images = manifest["images"]
-        parts = " + ".join(f"{images[key]:,} {key}" for key in ("written", "duplicates", "leaks", "rejected"))
-        click.echo(f"{output}: images: {images['found']:,} found = {parts}")
+        click.echo(f"{output}: {_account('images', images)}")
         click.echo(f"what went, and why: {output}/removed.parquet")
 
 
@@ -687,10 +686,8 @@ def _report(outcome: Any, table: Path | None, dry_run: bool, counts: bool) -> It
     splits = ", ".join(f"{split} {held['rows']:,}" for split, held in manifest["splits"].items())
     where = "dry run, nothing written" if dry_run else table
     yield f"{where}: {splits} images, {manifest['captions']:,} captions"
-    parts = " + ".join(f"{images[key]:,} {key}" for key in ("written", "duplicates", "leaks", "rejected"))
-    yield f"images: {images['found']:,} found = {parts}"
-    parts = " + ".join(f"{objects[key]:,} {key}" for key in ("written", "dropped"))
-    yield f"objects: {objects['found']:,} found = {parts}"
+    yield _account("images", images)
+    yield _account("objects", objects)
     for name, dataset in manifest["datasets"].items() if counts else ():
         stated = dataset["paper"]
         yield from paper.lines(name, stated, paper.found([dataset], stated.get("splits", ())))
@@ -707,6 +704,12 @@ def _report(outcome: Any, table: Path | None, dry_run: bool, counts: bool) -> It
                 yield from (f"  {line}" for line in lines[:EXAMPLES])
     if shown and table is not None:
         yield f"all of them: {table / tables.REJECTIONS}; the codes: docs/failures.md"
+
+
+def _account(unit: str, counts: Mapping[str, int]) -> str:
+    """What became of the images or objects that were found."""
+    parts = " + ".join(f"{count:,} {key}" for key, count in counts.items() if key != "found")
+    return f"{unit}: {counts['found']:,} found = {parts}"
 
 
 def _list(titles: Mapping[str, str], as_json: bool) -> None:

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from rsdata import files, rasters
 from rsdata.errors import RsdataError, TableError
 from rsdata.fingerprints import Source
+from rsdata.pictures import decoding
 
 PAIRS = 100
 """Pairs shown of each section: of more, some spread evenly over all."""
@@ -139,11 +140,12 @@ def _thumbnail(data: bytes) -> bytes | None:
         image = rasters.open_image(data)
         if image is None or image.width * image.height > rasters.MAX_DECODED:
             return None
-        image.draft("RGB", (SIDE, SIDE))
-        small = image.convert("RGB")
-        small.thumbnail((SIDE, SIDE))
         held = io.BytesIO()
-        small.save(held, "JPEG", quality=80)
+        with decoding():
+            image.draft("RGB", (SIDE, SIDE))
+            small = image.convert("RGB")
+            small.thumbnail((SIDE, SIDE))
+            small.save(held, "JPEG", quality=80)
         return held.getvalue()
-    except Exception:  # Pillow's decoders raise whatever a damaged file makes them stumble over
+    except OSError:
         return None

@@ -115,7 +115,7 @@ def _as_shipped(path: Path, file: IO[bytes], image: Image.Image) -> Picture:
         return Picture(data, width, height, None, digest, None, geometry, gsd)
     decoded = rasters.open_image(data)
     assert decoded is not None
-    with decoded, _decoding():
+    with decoded, decoding():
         turned = _turned(decoded)
         found = hashes(decoded, lambda: rasters.open_image(data))
         return Picture(data, width, height, found, digest, turned, geometry, gsd)
@@ -150,7 +150,7 @@ def _turned(image: Image.Image) -> int | None:
 
 
 @contextmanager
-def _decoding() -> Iterator[None]:
+def decoding() -> Iterator[None]:
     """Decoders raise whatever a damaged file makes them stumble over: here it becomes OSError."""
     try:
         with warnings.catch_warnings():
@@ -178,7 +178,7 @@ class Scene:
     def picture(self, window: Window) -> Picture | None:
         """A part of the scene, None where it holds no data. Raises OSError where it cannot be decoded."""
         window = window._replace(x=window.x + self._border, y=window.y + self._border)
-        with _decoding():
+        with decoding():
             image = self._crop(window)
             if image is None:
                 return None
@@ -201,7 +201,7 @@ class _Decoded(Scene):
         self, image: Image.Image, rendering: Rendering, place: Place | None = None, lossy: bool = False
     ) -> None:
         super().__init__(image.size, rendering, place, lossy or image.format in ("JPEG", "MPO"))
-        with _decoding():
+        with decoding():
             self.turned = _turned(image)
             image.load()
             self._image = image if image.mode in ("L", "RGB") else image.convert(_eight_bits(image.mode))

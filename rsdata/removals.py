@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +59,15 @@ def hits(rows: Any, twins: Any, rule: str, distance: int) -> Any:
     found = np.zeros(len(rows), HIT)
     found["row"], found["twin"], found["rule"], found["distance"] = rows, twins, RULES.index(rule), distance
     return found
+
+
+def once(table: pa.Table) -> Iterator[tuple[str, str]]:
+    """(dataset, kind) of each image of a list; one that is listed as a leak and a duplicate is a leak."""
+    order = [("image_id", "ascending"), ("kind", "descending")]
+    held = table.select(["image_id", "dataset", "kind"]).sort_by(order)
+    for _, items in groupby(held.to_pylist(), itemgetter("image_id")):
+        first = next(items)
+        yield first["dataset"], first["kind"]
 
 
 def read(path: Path) -> pa.Table:

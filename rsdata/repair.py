@@ -8,8 +8,6 @@ rejected) is kept where the folder still has it, and stated as unknown where not
 from __future__ import annotations
 
 import json
-import shutil
-import struct
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -24,6 +22,7 @@ import rsdata
 from rsdata import rasters, tables
 from rsdata.errors import TableError
 from rsdata.hashing import HASH_SPEC, Hashes, hashes
+from rsdata.pictures import decoding
 from rsdata.records import SCHEMA
 
 _OPTIONAL = (*Hashes._fields, "label", "sha256", "annotation", "gsd", "cover", "geometry", "caption_source")
@@ -137,8 +136,9 @@ def _hash(data: bytes | None) -> Hashes | None:
         image = rasters.open_image(data) if data is not None else None
         if image is None or image.width * image.height > rasters.MAX_DECODED:
             return None
-        return hashes(image, lambda: rasters.open_image(data or b""))
-    except (OSError, ValueError, SyntaxError, TypeError, IndexError, struct.error):
+        with decoding():
+            return hashes(image, lambda: rasters.open_image(data or b""))
+    except OSError:
         return None
 
 
@@ -181,10 +181,7 @@ def _count(part: pa.Table, entries: dict[str, Counter[str]], classes: dict[str, 
 
 def _lists(source: Path, staging: Path) -> None:
     """The lists that came along; without one of rejections, an empty one."""
-    folder = source if source.is_dir() else source.parent.parent
-    for name in tables.LISTS:
-        if (folder / name).is_file():
-            shutil.copyfile(folder / name, staging / name)
+    tables.copy_lists(source if source.is_dir() else source.parent.parent, staging)
     if not (staging / tables.REJECTIONS).is_file():
         tables.write_rejections(staging / tables.REJECTIONS, [])
 

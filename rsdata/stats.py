@@ -30,7 +30,6 @@ CLASSES_SHOWN = 40
 
 _ROWS = 4096
 _ACTIONS = ("rejected", "dropped", "repaired")
-_PARTS = ("written", "duplicates", "leaks", "rejected")
 _OBJECT = "objects.list.element"
 _COLUMNS = (
     *("dataset", "split", "width", "height", "captions.list.element", "caption_source", "label"),
@@ -350,11 +349,11 @@ def _examples(batch: pa.RecordBatch, key: tuple[str, str], most: int) -> list[di
 def _account(
     sources: Sequence[Path], manifests: Sequence[Mapping[str, Any]], rows: Sequence[int]
 ) -> dict[str, Any]:
-    account: dict[str, Any] = dict.fromkeys(("found", *_PARTS), 0)
+    account: dict[str, Any] = dict.fromkeys(("found", *tables.PARTS), 0)
     broken = []
     for table, manifest, held in zip(sources, manifests, rows, strict=True):
         stated = {key: manifest.get("images", {}).get(key, 0) for key in account}
-        if stated["found"] != sum(stated[part] for part in _PARTS) or stated["written"] != held:
+        if stated["found"] != sum(stated[part] for part in tables.PARTS) or stated["written"] != held:
             broken.append(str(table))
         for key, number in stated.items():
             account[key] += number
@@ -461,7 +460,7 @@ def _place(example: Mapping[str, Any]) -> str:
 
 
 def _account_lines(account: Mapping[str, Any]) -> list[str]:
-    keys = ["found", *_PARTS, "rows"]
+    keys = ["found", *tables.PARTS, "rows"]
     lines = _grid(["account", *keys], [["images", *(account[key] for key in keys)]])
     rule = "found = written + duplicates + leaks + rejected, and written = rows in the shards:"
     if account["holds"]:

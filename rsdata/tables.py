@@ -38,6 +38,9 @@ LISTS = (REJECTIONS, REMOVED, SUSPECTS)
 CARD = "README.md"
 _STAGING = ".unfinished"
 
+PARTS = ("written", "duplicates", "leaks", "rejected")
+"""What the images found are the sum of, in every manifest."""
+
 SPLIT = re.compile(r"\w[\w.-]*")
 """What names a split, and so files and folders: of another program's table it may be anything."""
 
@@ -334,6 +337,13 @@ def publish(staging: Path, table: Path, manifest: Mapping[str, Any]) -> None:
     with files.atomic_write(table / MANIFEST, "w") as file:
         json.dump(manifest, file, indent=1, ensure_ascii=False)
         file.write("\n")
+
+
+def copy_lists(table: Path, staging: Path) -> None:
+    """Take along the lists that a table has."""
+    for name in LISTS:
+        if (table / name).is_file():
+            shutil.copyfile(table / name, staging / name)
 
 
 def shard_names(split: str, count: int) -> list[str]:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import re
-import struct
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 from rsdata import rasters, removals, tables
 from rsdata.errors import TableError
 from rsdata.hashing import hashes
+from rsdata.pictures import decoding
 from rsdata.records import REJECTION_SCHEMA, SCHEMA
 
 
@@ -76,7 +76,7 @@ def validate(table: Path, deep: bool = False) -> Iterator[Problem]:
 
 def _account(table: Path, manifest: Mapping[str, Any], totals: Mapping[str, int]) -> Iterator[Problem]:
     images, objects = manifest.get("images", {}), manifest.get("objects", {})
-    parts = sum(images.get(key, 0) for key in ("written", "duplicates", "leaks", "rejected"))
+    parts = sum(images.get(key, 0) for key in tables.PARTS)
     if images.get("found") != parts:
         yield Problem(
             tables.MANIFEST, -1, f"images: {images.get('found')} found, but the parts sum to {parts}"
@@ -109,18 +109,14 @@ def _account(table: Path, manifest: Mapping[str, Any], totals: Mapping[str, int]
 def _removed(table: Path, images: Mapping[str, int]) -> Iterator[Problem]:
     """Whether the list of what went has as many duplicates and leaks as are stated."""
     path = table / tables.REMOVED
-    kinds: dict[str, str] = {}
     try:
-        for item in removals.read(path).to_pylist() if path.exists() else ():
-            if kinds.get(item["image_id"]) != "leak":
-                kinds[item["image_id"]] = item["kind"]
+        counts = Counter(kind for _, kind in removals.once(removals.read(path))) if path.exists() else {}
     except TableError as error:
         yield Problem(tables.REMOVED, -1, str(error))
         return
-    counts = Counter(kinds.values())
     for kind, key in (("duplicate", "duplicates"), ("leak", "leaks")):
-        if counts[kind] != images.get(key, 0):
-            yield Problem(tables.REMOVED, -1, f"{images.get(key, 0)} {key} stated, {counts[kind]} listed")
+        if (listed := counts.get(kind, 0)) != images.get(key, 0):
+            yield Problem(tables.REMOVED, -1, f"{images.get(key, 0)} {key} stated, {listed} listed")
 
 
 def _shard(
@@ -214,16 +210,17 @@ def _image(row: Mapping[str, Any], data: bytes, deep: bool) -> Iterator[str]:
             yield f"the image is {image.size[0]}x{image.size[1]}, the row says {row['width']}x{row['height']}"
         if not deep or image.width * image.height > rasters.MAX_DECODED:
             return
-        if row["phash"] is None:
-            image.load()
-            return
-        found = hashes(image, lambda: rasters.open_image(data))
-        for name, value in found._asdict().items():
-            if row[name] != value:
-                yield f"{name} is not that of the image"
-    except (OSError, ValueError, SyntaxError, TypeError, IndexError, struct.error) as error:
-        # Pillow's decoders raise all of these for damaged files.
+        with decoding():
+            if row["phash"] is None:
+                image.load()
+                return
+            found = hashes(image, lambda: rasters.open_image(data))
+    except OSError as error:
         yield f"the image cannot be read: {error}"
+        return
+    for name, value in found._asdict().items():
+        if row[name] != value:
+            yield f"{name} is not that of the image"
 
 
 def check(table: Path, deep: bool = False) -> list[Problem]:
