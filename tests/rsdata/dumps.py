@@ -34,6 +34,13 @@ def run(recipe: Recipe | str, sources: Path | list[Path], table: Path | None, **
     return outcome
 
 
+def sample_table(recipe: str, folder: Path, **options: Any) -> Path:
+    """A table of a sample dump; both lie in `folder`."""
+    sample_dump(recipe, folder / "dump", **options)
+    run(recipe, folder / "dump", folder / "table")
+    return folder / "table"
+
+
 def rows_of(table: Path) -> list[dict[str, Any]]:
     return [row for path in tables.shards(table) for row in pq.read_table(path).to_pylist()]
 

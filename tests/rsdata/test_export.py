@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from dumps import contents, rows_of, run, sample_dump
+from dumps import contents, rows_of, run, sample_dump, sample_table
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -31,10 +31,7 @@ from rsdata.tiles import Tiling
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of DOTA: two splits, polygons, captions."""
-    folder = tmp_path_factory.mktemp("dota")
-    sample_dump("dota", folder / "dump", images=7)
-    run("dota", folder / "dump", folder / "table")
-    return folder / "table"
+    return sample_table("dota", tmp_path_factory.mktemp("dota"), images=7)
 
 
 def held(row: dict[str, Any]) -> list[tuple[Any, ...]]:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from dumps import rows_of, run, sample_dump
+from dumps import rows_of, run, sample_dump, sample_table
 from PIL import Image
 
 import rsdata
@@ -35,10 +35,7 @@ DESIGN = (
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of DIOR: three splits, with objects, captions and images."""
-    folder = tmp_path_factory.mktemp("dior")
-    sample_dump("dior", folder / "dump", images=7)
-    run("dior", folder / "dump", folder / "table")
-    return folder / "table"
+    return sample_table("dior", tmp_path_factory.mktemp("dior"), images=7)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import polars
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from dumps import rows_of, run, sample_dump
+from dumps import rows_of, run, sample_dump, sample_table
 
 from rsdata import tables
 from rsdata.errors import TableError
@@ -28,10 +28,7 @@ from rsdata.validate import check
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("dota")
-    sample_dump("dota", folder / "dump", images=6)
-    run("dota", folder / "dump", folder / "table")
-    return folder / "table"
+    return sample_table("dota", tmp_path_factory.mktemp("dota"), images=6)
 
 
 @pytest.fixture
