@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from rsdata import removals, tables
 from rsdata.dedup import Decision
-from rsdata.engine import map_tasks
+from rsdata.engine import Engine, map_tasks
 from rsdata.errors import RsdataError, TableError
 from rsdata.records import HUMAN, REJECTION_SCHEMA, SCHEMA
 
@@ -48,7 +48,7 @@ def clean(
     merge_captions: bool = False,
     workers: int = 1,
     overwrite: bool = False,
-    progress: Callable[[int], None] = lambda images: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
     """Write what `decision` leaves of the tables `sources` as one table; returns its manifest.
 
@@ -62,11 +62,13 @@ def clean(
     captions = _captions(sources, decision.merged) if merge_captions else {}
     with tables.staged(output, overwrite) as staging:
         tasks = list(_tasks(sources, manifests, staging, decision, captions, about))
+        done = 0
         written: dict[str, list[int]] = {}
         counts: dict[str, Counter[str]] = {}
         classes: dict[str, Counter[str]] = {}
-        for task, copied in zip(tasks, map_tasks(_copy, tasks, workers), strict=True):
-            progress(copied.rows)
+        for task, copied in zip(tasks, map_tasks(_copy, tasks, Engine(workers=workers)), strict=True):
+            done += task.goes.size
+            progress(done, len(decision.goes))
             if copied.rows:
                 written.setdefault(task.target.name.rpartition("-")[0], []).append(copied.rows)
             for held, found in ((counts, copied.counts), (classes, copied.classes)):

@@ -1,7 +1,7 @@
 """The `rsdata` command: parse, one library call, print. Heavy imports inside the bodies.
 
 stdout is data, stderr is progress and messages. Exit: 0 done; 1 failed, nothing usable, or --strict and a
-rejection; 2 wrong usage; 3 interrupted.
+rejection; 2 wrong usage; 3 stopped before its end, and the same command goes on.
 """
 
 from __future__ import annotations
@@ -16,18 +16,41 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rsdata.engine import without_pandas
-from rsdata.errors import RecipeError, RsdataError
+from rsdata import places
+from rsdata.engine import ENGINES, without_pandas
+from rsdata.errors import RecipeError, RsdataError, UnfinishedError
+from rsdata.progress import Progress
 
 if TYPE_CHECKING:
     from rsdata.recipes import Recipe
     from rsdata.tiles import Tiling
 
-INTERRUPTED = 3
+UNFINISHED = 3
 EXAMPLES = 2
 """Rejections shown of each code."""
 
-_FOLDER = click.Path(path_type=Path)
+
+class _Place(click.ParamType):  # type: ignore[type-arg]  # older releases take none
+    """A path, or a URL such as s3://bucket/folder."""
+
+    name = "path"
+
+    def __init__(self, exists: bool = False) -> None:
+        self._exists = exists
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """As click asks."""
+        try:
+            path = places.place(value)
+            if self._exists and not (path.exists() or path.is_dir()):
+                self.fail(f"{str(value)!r} does not exist", param, ctx)
+        except (RsdataError, OSError) as error:
+            self.fail(str(error), param, ctx)
+        return path
+
+
+_FOLDER = _Place()
+_DUMP = _Place(exists=True)
 _captions = click.option(
     "--captions", default="remoteclip", show_default=True, help="Caption set: remoteclip, a2c, rich, or none."
 )
@@ -41,6 +64,12 @@ _large_count = click.option(
 _seed = click.option("--seed", type=int, default=0, show_default=True, help="Of all that is drawn by chance.")
 _overwrite = click.option("--overwrite", is_flag=True, help="Replace a finished table.")
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+_workers = click.option(
+    "--workers", type=click.IntRange(1), help="Processes.  [default: the number of cores]"
+)
+_log_json = click.option(
+    "--log-json", is_flag=True, help="Progress and messages on stderr as JSON, one a line."
+)
 _recipe = click.option("--recipe", help="A dataset or corpus by name (see `rsdata recipes`), or a TOML file.")
 
 
@@ -64,9 +93,7 @@ def run() -> None:
 
 
 @main.command()
-@click.argument(
-    "sources", nargs=-1, required=True, metavar="SOURCE...", type=click.Path(exists=True, path_type=Path)
-)
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...", type=_DUMP)
 @click.option("-o", "--output", "table", type=_FOLDER, help="Folder of the table; not needed with --dry-run.")
 @_recipe
 @click.option("--format", "format_name", help="A grammar (see `rsdata formats`), for private dumps.")
@@ -85,13 +112,28 @@ def run() -> None:
 @click.option("--visible", type=float, help="Share of an object that a window must show.  [default: 0.5]")
 @_captions
 @_large_count
-@click.option("--workers", type=click.IntRange(1), help="Processes.  [default: the number of cores]")
+@_workers
+@click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    default="process",
+    show_default=True,
+    help="Where the work is done: processes here, a Ray cluster, or this process alone.",
+)
+@click.option("--address", help="Of a running Ray cluster.  [default: Ray on this machine]")
+@click.option(
+    "--max-edge",
+    type=click.IntRange(16),
+    metavar="PIXELS",
+    help="Store images whose longer side is larger scaled down to it (JPEG).",
+)
 @_seed
 @click.option("--no-images", is_flag=True, help="Leave the bytes of the images out of the table.")
 @click.option("--annotations-only", is_flag=True, help="Open no image: size from the label, no hash.")
 @click.option("--dry-run", is_flag=True, help="Check everything, write nothing, list every rejection.")
 @click.option("--strict", is_flag=True, help="Exit with 1 if anything was rejected or dropped.")
 @_overwrite
+@_log_json
 @_json
 def convert(
     sources: tuple[Path, ...],
@@ -106,10 +148,17 @@ def convert(
     visible: float | None,
     strict: bool,
     as_json: bool,
+    log_json: bool,
     workers: int | None,
+    engine: str,
+    address: str | None,
+    max_edge: int | None,
     **chosen: Any,
 ) -> None:
     """Convert raw dumps (SOURCE: folders as their publisher ships them) into one table.
+
+    SOURCE and TABLE may be URLs (s3://, gs://, hf://), SOURCE a zip or tar archive. A run that was stopped
+    goes on when the same command is given again.
 
     Without --recipe and --format the one that fits is found. With the name of a corpus, such as remoteclip,
     SOURCE is the folder that holds its datasets.
@@ -120,11 +169,10 @@ def convert(
       rsdata convert ~/mine --format coco --images 'jpg/**.*' --annotations labels.json -o tables/mine
       rsdata convert ~/data --recipe remoteclip -o tables/remoteclip
     """
-    with _errors():
-        import os
-
+    with Progress(log_json) as progress, _errors(progress, "what is done is kept; the same command goes on"):
         from rsdata import box_to_caption, corpora
         from rsdata import convert as flow
+        from rsdata.engine import Engine
         from rsdata.shard import Options
 
         corpus = None
@@ -137,28 +185,34 @@ def convert(
             else:
                 bare = chosen["annotations_only"]
                 found = _chosen_recipe(sources, recipe, format_name, name, images, annotations, pairs, bare)
-                found = _tiled(found, tile, visible)
+                found = _tiled(found, tile, visible, max_edge)
                 found.check_splits(chosen["splits"])
             if chosen["captions"] != "none":
                 box_to_caption.check(chosen["captions"], large_count=chosen["large_count"])
-        options = Options(workers=workers or os.cpu_count() or 1, **chosen)
-        with _progress() as advance:
-            if corpus is None:
-                outcome = flow.convert(sources, table, found, options, advance, _say)
-            else:
-                bare = options.annotations_only
-                parts, missing = corpora.find(corpus, sources[0], options.splits, bare)
-                for line in corpora.told(missing):
-                    _say(line)
-                if not parts:
-                    raise RecipeError(f"{sources[0]}: no folder here is a dataset of {corpus.name}")
-                parts = [part._replace(recipe=_tiled(part.recipe, tile, visible)) for part in parts]
-                facts = {
-                    **corpus.facts,
-                    "dataset": corpus.name,
-                    "missing": [each.recipe.name for each in missing],
-                }
-                outcome = flow.build(parts, table, facts, options, advance, _say)
+            if address and engine != "ray":
+                raise RecipeError("--address goes with --engine ray")
+        options = Options(engine=Engine(engine, workers or _cores(), address), **chosen)
+
+        def advance(step: flow.Step) -> None:
+            progress.step(step.images, step.total, step.kept, step.rejected)
+
+        if corpus is None:
+            outcome = flow.convert(sources, table, found, options, advance, progress.say)
+        else:
+            bare = options.annotations_only
+            parts, missing = corpora.find(corpus, sources[0], options.splits, bare)
+            for line in corpora.told(missing):
+                progress.say(line)
+            if not parts:
+                raise RecipeError(f"{sources[0]}: no folder here is a dataset of {corpus.name}")
+            parts = [part._replace(recipe=_tiled(part.recipe, tile, visible, max_edge)) for part in parts]
+            facts = {
+                **corpus.facts,
+                "dataset": corpus.name,
+                "missing": [each.recipe.name for each in missing],
+            }
+            outcome = flow.build(parts, table, facts, options, advance, progress.say)
+        progress.close()
         if as_json:
             listed = [item._asdict() for item in outcome.rejections] if options.dry_run else None
             click.echo(
@@ -383,7 +437,7 @@ def validate(table: Path, deep: bool, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("source", type=click.Path(exists=True, path_type=Path))
+@click.argument("source", type=_DUMP)
 @click.option("-o", "--output", required=True, type=_FOLDER, help="Folder of the table.")
 @_overwrite
 @_json
@@ -432,7 +486,7 @@ def repair(source: Path, output: Path, overwrite: bool, as_json: bool) -> None:
     "--report", type=_FOLDER, metavar="FILE", help="Write a page of the pairs, side by side (HTML)."
 )
 @click.option("--memory", metavar="SIZE", help="For the search, such as 2GB; beyond it, it works from files.")
-@click.option("--workers", type=click.IntRange(1), help="Processes.  [default: the number of cores]")
+@_workers
 @click.option("--dry-run", is_flag=True, help="Tell what would go, write no table.")
 @_overwrite
 @_json
@@ -460,8 +514,6 @@ def dedup(
       rsdata dedup tables/dota tables/rsicd -o tables/clean --against tables/rsicd --report pairs.html
     """
     with _errors():
-        import os
-
         from rsdata import clean, fingerprints, gallery, removals
         from rsdata import dedup as search
 
@@ -486,15 +538,15 @@ def dedup(
             gallery.write(report, f"Duplicates and leaks of {name}", summary, sections, sources, benchmarks)
         manifest = None
         if not dry_run and output is not None:
-            with _progress() as advance:
+            with Progress() as progress:
                 manifest = clean.clean(
                     tables,
                     output,
                     decision,
                     merge_captions,
-                    workers or os.cpu_count() or 1,
+                    workers or _cores(),
                     overwrite,
-                    advance,
+                    progress.step,
                 )
         if as_json:
             click.echo(json.dumps(manifest or {"dedup": decision.report}))
@@ -528,18 +580,37 @@ def fingerprint(table: Path, output: Path, as_json: bool) -> None:
 
 
 @contextmanager
-def _errors() -> Iterator[None]:
-    """What a user can cause ends with one line on stderr and its exit code, not with a traceback."""
+def _errors(
+    progress: Progress | None = None, kept: str = "no table was written; the same command starts again"
+) -> Iterator[None]:
+    """What a user can cause ends with one line on stderr and its exit code, not with a traceback.
+
+    kept: what there is to say of a run that stopped before its end.
+    """
+    import signal
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    def fail(message: str, code: int) -> None:
+        (progress or Progress()).fail(message, code)
+        sys.exit(code)
+
+    before = signal.signal(signal.SIGTERM, stop)  # what schedulers send before they kill
     try:
         yield
+        if progress is not None:
+            progress.done()
     except BrokenPipeError:  # the reader of stdout has seen enough, as `head` does: click ends in silence
         raise
+    except UnfinishedError as error:
+        fail(f"Unfinished: {error}; {kept}", UNFINISHED)
     except (RsdataError, OSError) as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(1)
+        fail(f"Error: {error}", 1)
     except KeyboardInterrupt:
-        click.echo("Interrupted: no table was written; the same command starts again", err=True)
-        sys.exit(INTERRUPTED)
+        fail(f"Interrupted: {kept}", UNFINISHED)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -551,13 +622,11 @@ def _usage() -> Iterator[None]:
         raise click.UsageError(str(error), click.get_current_context()) from error
 
 
-@contextmanager
-def _progress() -> Iterator[Any]:
-    """A bar on stderr, where stderr is a terminal; yields the function that moves it."""
-    from tqdm import tqdm
+def _cores() -> int:
+    """The cores that this process may use, which on a shared machine are fewer than there are."""
+    import os
 
-    with tqdm(unit=" images", disable=None, leave=False, file=sys.stderr) as bar:
-        yield bar.update
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _bytes(text: str | None) -> int | None:
@@ -584,8 +653,8 @@ def _alone_with_corpus(sources: Sequence[Path], *others: Any) -> None:
         raise RecipeError("a corpus goes without --format, --name, --images, --annotations and --option")
 
 
-def _tiled(recipe: Recipe, tile: str | None, visible: float | None) -> Recipe:
-    """`recipe` with the tiling that the command line names. Raises RecipeError."""
+def _tiled(recipe: Recipe, tile: str | None, visible: float | None, max_edge: int | None) -> Recipe:
+    """`recipe` with the tiling and size that the command line names. Raises RecipeError."""
     import re
 
     from rsdata import recipes as shipped
@@ -604,7 +673,7 @@ def _tiled(recipe: Recipe, tile: str | None, visible: float | None) -> Recipe:
         if tiling is None:
             raise RecipeError("--visible goes with --tile")
         tiling = _sized(tiling.size, tiling.overlap, visible)
-    return shipped.adapted(recipe, None, {}, tiling)
+    return shipped.adapted(recipe, None, {}, tiling, max_edge)
 
 
 def _sized(size: int, overlap: int, visible: float) -> Tiling:

@@ -2,6 +2,9 @@
 
 Every image of the plan ends as a row or as a rejection, and the run fails rather than lose one:
 images found = written + duplicates + leaks + rejected.
+
+The shards of a plan follow from the dump and the options alone. Each is noted in the journal when it is done,
+so a run that was killed goes on where it stopped, and ends in the same bytes.
 """
 
 from __future__ import annotations
@@ -17,18 +20,18 @@ import PIL
 import pyarrow as pa
 
 import rsdata
-from rsdata import box_to_caption, files, tables
-from rsdata.engine import map_tasks
-from rsdata.errors import RsdataError
+from rsdata import box_to_caption, files, journal, tables
+from rsdata.engine import Engine, map_tasks
+from rsdata.errors import RsdataError, TableError, UnfinishedError
 from rsdata.hashing import HASH_SPEC
 from rsdata.plan import Plan, Unit
 from rsdata.recipes import Recipe
 from rsdata.records import Rejection
-from rsdata.shard import Options, Result, Shard, is_object, no_collector, write_shard
+from rsdata.shard import Options, Result, Shard, is_object, name, no_collector, revise, write_shard
 from rsdata.words import Words
 
-SHARD_BYTES = 256 << 20
-SHARD_ROWS = 10_000
+SHARD_BYTES = 128 << 20
+SHARD_ROWS = 5_000
 FRAME_BYTES = 1 << 20
 """What a frame of a film counts for."""
 
@@ -38,6 +41,17 @@ class Outcome(NamedTuple):
 
     manifest: dict[str, Any]
     rejections: list[Rejection]
+
+
+class Step(NamedTuple):
+    """How far a conversion is: images done, of about how many (None: not known yet), those of them that an
+    earlier run had done, and rejected.
+    """
+
+    images: int
+    total: int | None
+    kept: int
+    rejected: int
 
 
 class Part(NamedTuple):
@@ -146,7 +160,7 @@ def convert(
     table: Path | None,
     recipe: Recipe,
     options: Options,
-    progress: Callable[[int], None] = lambda images: None,
+    progress: Callable[[Step], None] = lambda step: None,
     say: Callable[[str], None] = lambda message: None,
 ) -> Outcome:
     """Convert the dumps of one recipe into one table. As `build`."""
@@ -159,16 +173,17 @@ def build(
     table: Path | None,
     facts: Mapping[str, Any],
     options: Options,
-    progress: Callable[[int], None] = lambda images: None,
+    progress: Callable[[Step], None] = lambda step: None,
     say: Callable[[str], None] = lambda message: None,
 ) -> Outcome:
     """Convert dumps into one table, each by its recipe.
 
     table: the folder to write, not needed with `options.dry_run`. facts: the table's name (`dataset`), title
-    and the like. progress is called with the number of images just done, say with notes for the user. Raises
-    RecipeError (nothing of a recipe is found, or no such caption set), TableError (the target is taken),
-    RsdataError (no image could be used; the disk is full; or the account does not add up, which is a fault of
-    this program).
+    and the like. progress is called as images are done, say with notes for the user. An unfinished run of the
+    same parts and options goes on. Raises RecipeError (nothing of a recipe is found, or no such caption set),
+    TableError (the target is taken, or holds an unfinished run that differs), UnfinishedError (the disk is
+    full, a worker died again and again: what is done is kept), RsdataError (no image could be used; or the
+    account does not add up, which is a fault of this program).
     """
     files.element_lines.cache_clear()  # the files may have changed since an earlier run of this process
     for part in parts:
@@ -177,6 +192,9 @@ def build(
             words.plural(noun)
     if options.captions != "none":
         box_to_caption.check(options.captions, large_count=options.large_count)
+    target = None if options.dry_run else table
+    if target:
+        tables.check_target(target, options.overwrite)
     plans = [
         Plan(part.recipe, files.Dump(part.source), part.splits, options.annotations_only) for part in parts
     ]
@@ -184,10 +202,10 @@ def build(
         for note in plan.notes:
             say(note)
     told = [len(plan.notes) for plan in plans]
-    target = None if options.dry_run else table
-    with tables.staged(target, options.overwrite) if target else nullcontext() as staging:
-        with no_collector(options.annotations_only):
-            outcome = _run(plans, staging, facts, options, progress)
+    about = _about(plans, facts, options)
+    staging = _staging(target, parts, plans, about, options, say) if target else None
+    with tables.kept(staging) if staging else nullcontext(), no_collector(options.annotations_only):
+        outcome = _run(plans, staging, about, options, progress)
         for plan, count in zip(plans, told, strict=True):
             for note in plan.notes[count:]:
                 say(note)
@@ -200,24 +218,86 @@ def build(
     return outcome
 
 
+def _staging(
+    table: Path,
+    parts: Sequence[Part],
+    plans: Sequence[Plan],
+    about: Mapping[str, Any],
+    options: Options,
+    say: Callable[[str], None],
+) -> Path:
+    """The folder in which to write: as an equal run left it, or new."""
+    staging = tables.staging_of(table)
+    chosen = asdict(options)
+    for key in ("engine", "dry_run", "overwrite"):
+        del chosen[key]
+    splits = {part.recipe.name: list(part.splits) for part in parts}
+    job = {"options": chosen, "splits": splits, "shards": [SHARD_BYTES, SHARD_ROWS], "table": about}
+    dumps = [plan.dump for plan in plans]
+    changes = journal.changes(staging, job, dumps)
+    if changes == []:
+        tables.sweep(staging)
+        say(f"going on with the unfinished run in {table}: {journal.count(staging):,} shards of it are done")
+        return staging
+    if changes:
+        why = "; ".join(changes[:3]) + ("; …" if len(changes) > 3 else "")
+        if not options.overwrite:
+            raise TableError(
+                f"{table}: holds an unfinished run, and this one differs: {why}. Repeat that one to go on, "
+                "or start anew (--overwrite)"
+            )
+        say(f"the unfinished run in {table} differs, and is started anew: {why}")
+    tables.stage(table)
+    with tables.writing():
+        journal.begin(staging, job, dumps)
+    return staging
+
+
 def _run(
     plans: Sequence[Plan],
     staging: Path | None,
-    facts: Mapping[str, Any],
+    about: Mapping[str, Any],
     options: Options,
-    progress: Callable[[int], None],
+    progress: Callable[[Step], None],
 ) -> Outcome:
-    about = _about(plans, facts, options)
     account = _Account({plan.recipe.name: _Tally(plan.recipe) for plan in plans})
     # To read a document is most of the work then, and that cannot be shared out.
     here = options.annotations_only and all(plan.one_file == "split" for plan in plans)
-    shards = _shards(plans, staging, options, about, account)
-    for result in map_tasks(write_shard, shards, 1 if here else options.workers):
-        account.shard(plans[result.source].dump.root, result)
-        progress(result.images)
+    drawn: list[Result | None] = []
+    missing: list[int] = []
+    kept = 0
+
+    def left() -> Iterator[Shard]:
+        """The shards that are still to do."""
+        nonlocal kept
+        for shard in _shards(plans, staging, options, about, account):
+            result = journal.done(shard.path, Result) if shard.path else None
+            drawn.append(result)
+            if result is None:
+                missing.append(len(drawn) - 1)
+                yield shard
+            else:
+                kept += result.units
+
+    expected = [plan.expected() for plan in plans]
+    total = None if None in expected else sum(each or 0 for each in expected)
+    done = rejected = 0
+    try:
+        engine = Engine("serial") if here else options.engine
+        for number, result in enumerate(map_tasks(write_shard, left(), engine, revise, name)):
+            drawn[missing[number]] = result
+            done += result.units
+            rejected += sum(item.action == "rejected" for item in result.rejections)
+            progress(Step(kept + done, total, kept, rejected))
+    except UnfinishedError as error:
+        raise UnfinishedError(f"{error} ({kept + done:,} images are done)") from error
+    progress(Step(kept + done, kept + done, kept, rejected))
+    for each in drawn:
+        assert each is not None
+        account.shard(plans[each.source].dump.root, each)
     written = sum(map(sum, account.rows.values()))
     if staging is not None:
-        written = sum(tables.rows_in(path) for path in staging.glob("data/*.parquet"))
+        written = sum(tables.rows_in(path) for path in (staging / "data").glob("*.parquet"))
         tables.write_rejections(staging / tables.REJECTIONS, account.rejections)
     counts = account.counts(written)
     if not written:
@@ -238,9 +318,9 @@ def _nothing(images: Mapping[str, int], account: _Account, plans: Sequence[Plan]
     return f"no image could be used: {count}; the first: {as_line(account.rejections[0])}{hint}"
 
 
-def _manifest(about: dict[str, Any], account: _Account, counts: Mapping[str, Any]) -> dict[str, Any]:
+def _manifest(about: Mapping[str, Any], account: _Account, counts: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "rsdata": about,
+        "rsdata": dict(about),
         "splits": {
             split: {"files": tables.shard_names(split, len(rows)), "rows": sum(rows)}
             for split, rows in account.rows.items()
@@ -317,6 +397,7 @@ def _about(plans: Sequence[Plan], facts: Mapping[str, Any], options: Options) ->
                 "recipe": recipe.digest,
                 "format": recipe.format,
                 "tiles": asdict(recipe.tiling) if recipe.tiling else None,
+                "image": asdict(recipe.rendering),
                 "irregular": dict(recipe.irregular),
                 "origin": dict(recipe.origin),
             }

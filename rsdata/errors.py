@@ -3,7 +3,8 @@
 RsdataError
 ├── RecipeError       a recipe, its options, or a dump that does not fit it
 ├── AnnotationError   an annotation file (also a ValueError): path, line, why
-└── TableError        a table that is missing, unfinished or not ours
+├── TableError        a table that is missing, unfinished or not ours
+└── UnfinishedError   a run that stopped before its end, and goes on when it is repeated
 """
 
 from __future__ import annotations
@@ -34,3 +35,7 @@ class AnnotationError(RsdataError, ValueError):
 
 class TableError(RsdataError):
     """A table is missing, unfinished, or lacks the columns of the schema."""
+
+
+class UnfinishedError(RsdataError):
+    """A run stopped before its end (disk full, a worker that died); what is done is kept for the next one."""

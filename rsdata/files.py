@@ -1,4 +1,4 @@
-"""The files of a dump: index, patterns with positional stars, text and JSON reading, safe writing.
+"""The files of a dump: index, patterns with positional stars, text and JSON reading.
 
 A dump is hostile until parsed: symlinks that leave it are refused, names inside annotations are looked
 up in the index of files that are really there (so no `..` or absolute path can reach out of it).
@@ -10,23 +10,22 @@ import codecs
 import json
 import os
 import re
-import tempfile
 import unicodedata
 from array import array
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import lru_cache
 from itertools import repeat
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
+from rsdata import places
 from rsdata.errors import AnnotationError, RecipeError
 from rsdata.records import Rejection
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2")
-_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".rar", ".7z")
 _LITTER = ("Thumbs.db", "desktop.ini", "__MACOSX")
 
 
@@ -40,43 +39,60 @@ class Match(NamedTuple):
 class Dump:
     """The index of a dump: every file once, relative POSIX paths in byte order.
 
-    Raises RecipeError where `root` is no folder. `refused` lists links that leave the dump (E27).
+    source: a folder, a URL, or an archive, which is not unpacked. stamps: by the order of `paths` a number
+    that differs once a file has changed. Raises RecipeError where `source` is none of these. `refused` lists
+    links that leave the dump (E27).
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = Path(root)
-        if self.root.is_file() and self.root.suffix.lower() in _ARCHIVES:
-            raise RecipeError(f"{root}: an archive: unpack it and name the folder (E28)")
-        if not self.root.is_dir():
-            raise RecipeError(f"{root}: no such folder")
+    def __init__(self, source: Path) -> None:
+        self.root = places.root(source)
         self.refused: list[Rejection] = []
-        self.sizes: dict[str, int] = {}
         self._matches: dict[tuple[str, str], list[Match]] = {}
         try:
-            self._walk(str(self.root), "", self.root.resolve())
+            if places.is_local(self.root):
+                found = list(self._walk(str(self.root), "", self.root.resolve()))
+            else:
+                found = list(self._listed())
         except OSError as error:
-            raise RecipeError(f"{error.filename}: cannot be read: {error.strerror}") from error
-        self.paths = sorted(self.sizes)
+            where = error.filename or self.root
+            raise RecipeError(f"{where}: cannot be read: {error.strerror or error}") from error
+        found.sort()
+        self.sizes = {entry.path: entry.size for entry in found}
+        self.paths = list(self.sizes)
+        self.stamps = array("q", (entry.stamp for entry in found))
         self.refused.sort(key=lambda item: item.path)
         self._folded: dict[str, list[str]] | None = None
         self._by_name: dict[str, list[str]] | None = None
 
-    def _walk(self, folder: str, prefix: str, real_root: Path) -> None:
+    def _walk(self, folder: str, prefix: str, real_root: Path) -> Iterator[places.Entry]:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.name.startswith(".") or entry.name in _LITTER:
+                if _is_litter(entry.name):
                     continue
                 path = prefix + entry.name
-                if not _is_unicode(path):
-                    why = "a name that is not UTF-8, which no table can hold: rename it"
-                    self._refuse(path.encode(errors="backslashreplace").decode(), why)
-                elif entry.is_symlink() and not _leads_into(entry.path, real_root):
+                if not self._is_unicode(path):
+                    continue
+                if entry.is_symlink() and not _leads_into(entry.path, real_root):
                     why = "a link that leaves the dump: name the folder it points to as the source"
                     self._refuse(path, why)
                 elif entry.is_dir(follow_symlinks=False):
-                    self._walk(entry.path, path + "/", real_root)
+                    yield from self._walk(entry.path, path + "/", real_root)
                 elif entry.is_file(follow_symlinks=False) or Path(entry.path).is_file():
-                    self.sizes[path] = entry.stat().st_size
+                    stat = entry.stat()
+                    yield places.Entry(path, stat.st_size, stat.st_mtime_ns)
+
+    def _listed(self) -> Iterator[places.Entry]:
+        for entry in places.listing(self.root):
+            if not isinstance(entry, places.Entry):
+                self._refuse(*entry)
+            elif not any(map(_is_litter, entry.path.split("/"))) and self._is_unicode(entry.path):
+                yield entry
+
+    def _is_unicode(self, path: str) -> bool:
+        if not (fits := _is_unicode(path)):
+            why = "a name that is not UTF-8, which no table can hold: rename it"
+            self._refuse(path.encode(errors="backslashreplace").decode(), why)
+        return fits
 
     def _refuse(self, path: str, why: str) -> None:
         self.refused.append(Rejection("dropped", "E27", path, 0, "", why))
@@ -132,6 +148,10 @@ class Dump:
             return None
         folder = next(folder for folder in folders if same[0].startswith(folder))
         return same[0] if _ends_alike(same[0].removeprefix(folder), name) else None
+
+
+def _is_litter(name: str) -> bool:
+    return name.startswith(".") or name in _LITTER
 
 
 def _ends_alike(one: str, other: str) -> bool:
@@ -215,12 +235,16 @@ def read_text(root: Path, path: str) -> tuple[str, str]:
     Tried in turn: UTF-8 (a BOM is dropped), UTF-16 with a BOM, GB18030, Latin-1 (E02, E03).
     Raises AnnotationError where the file cannot be read.
     """
-    try:
-        data = (root / path).read_bytes()
-    except OSError as error:
-        raise AnnotationError(path, 0, f"cannot be read: {error.strerror}") from error
-    text, encoding = decode(data)
+    text, encoding = decode(read_bytes(root, path))
     return text.replace("\r\n", "\n").replace("\r", "\n"), encoding
+
+
+def read_bytes(root: Path, path: str) -> bytes:
+    """An annotation file as it is. Raises AnnotationError where it cannot be read."""
+    try:
+        return places.read_bytes(root / path)
+    except OSError as error:
+        raise AnnotationError(path, 0, f"cannot be read: {error.strerror or error}") from error
 
 
 def decode(data: bytes) -> tuple[str, str]:
@@ -347,7 +371,7 @@ def element_lines(root: Path, path: str, element: str) -> Sequence[int]:
     with suppress(AnnotationError, OSError):
         if path.lower().endswith(".xml"):
             lines.extend(_xml_lines(read_text(root, path)[0], element))
-        elif (found := _json_lines((root / path).read_bytes(), element)) is not None:
+        elif (found := _json_lines(read_bytes(root, path), element)) is not None:
             lines.extend(found)
         else:
             for item in scan_json(read_text(root, path)[0], path):
@@ -407,20 +431,3 @@ def _xml_lines(text: str, tag: str) -> list[int]:
     with suppress(expat.ExpatError):
         parser.Parse(undeclared(text).encode(errors="replace"), True)
     return lines
-
-
-@contextmanager
-def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
-    """A file that appears under `path` whole, or not at all: written beside it, synced, renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rsdata import files, tables
+from rsdata import places, tables
 from rsdata.errors import RsdataError, TableError
 from rsdata.hashing import HASH_SPEC, Hashes
 from rsdata.records import HUMAN, SCHEMA
@@ -150,7 +150,7 @@ def write(table: Path, output: Path) -> int:
     rows = 0
     try:
         with (
-            files.atomic_write(output) as file,
+            places.atomic_write(output) as file,
             pq.ParquetWriter(file, FINGERPRINT.with_metadata(metadata), compression="zstd") as writer,
         ):
             for batch in read(source, FINGERPRINT.names):

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rsdata import files, rasters
+from rsdata import places, rasters
 from rsdata.errors import RsdataError, TableError
 from rsdata.fingerprints import Source
 from rsdata.pictures import decoding
@@ -72,7 +72,7 @@ def write(
         parts.append(f"<section><h2>{escape(heading)}: {count:,}{more}</h2><div>{figures}</div></section>")
     page = _PAGE.format(title=escape(title), summary=escape(summary), sections="\n".join(parts))
     try:
-        with files.atomic_write(path, "w") as file:
+        with places.atomic_write(path, "w") as file:
             file.write(page)
     except OSError as error:
         raise RsdataError(f"{path}: {error.strerror or error}") from error

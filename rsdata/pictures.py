@@ -20,7 +20,8 @@ from typing import IO, Any, NamedTuple, TypeAlias
 import numpy as np
 from PIL import Image
 
-from rsdata import rasters
+from rsdata import places, rasters
+from rsdata.errors import RsdataError
 from rsdata.hashing import Hashes, hashes
 from rsdata.rasters import Rendering
 from rsdata.tiles import Window
@@ -39,7 +40,7 @@ _DEGREE = 111_320.0
 
 
 class Picture(NamedTuple):
-    """An image as a table keeps it. width, height: stored pixels.
+    """An image as a table keeps it. width, height: its pixels; stored: those of `data`, where it was scaled.
 
     turned: its EXIF orientation where that is not 1. geometry: WKB of its lon/lat footprint, and gsd: metres
     per pixel, where it is georeferenced.
@@ -53,6 +54,7 @@ class Picture(NamedTuple):
     turned: int | None = None
     geometry: bytes | None = None
     gsd: float | None = None
+    stored: tuple[int, int] | None = None
 
 
 class Place(NamedTuple):
@@ -89,13 +91,13 @@ def look(path: Path, rendering: Rendering) -> Picture:
 
     Of more than rasters.MAX_DECODED pixels, there is no hash; what must be rendered is refused.
     """
-    with path.open("rb") as file:
+    with places.opened(path) as file:
         image = rasters.open_image(file)
         if image is not None and rendering.is_plain and _is_plain(image):
-            return _as_shipped(path, file, image)
+            return _as_shipped(path, file, image, rendering)
     with opened(path, rendering) as scene:
         if scene.width * scene.height > rasters.MAX_DECODED:
-            limit = f"{scene.width}x{scene.height} is more than {rasters.MAX_DECODED} pixels"
+            limit = _too_large(scene.width, scene.height)
             raise OSError(f"{limit}: cut it into windows (--tile 1024)")
         whole = Window(0, 0, scene.width, scene.height)
         picture = scene.picture(whole)
@@ -104,7 +106,11 @@ def look(path: Path, rendering: Rendering) -> Picture:
         return picture
 
 
-def _as_shipped(path: Path, file: IO[bytes], image: Image.Image) -> Picture:
+def _too_large(width: int, height: int) -> str:
+    return f"{width}x{height} is more than {rasters.MAX_DECODED} pixels"
+
+
+def _as_shipped(path: Path, file: IO[bytes], image: Image.Image, rendering: Rendering) -> Picture:
     file.seek(0)
     data = file.read()
     digest = hashlib.sha256(data).hexdigest()
@@ -112,11 +118,17 @@ def _as_shipped(path: Path, file: IO[bytes], image: Image.Image) -> Picture:
     place = _place_of(path, image)
     geometry, gsd = (place.footprint(Window(0, 0, width, height)) if place else None) or (None, None)
     if width * height > rasters.MAX_DECODED:
+        if rendering.scaled(width, height) != (width, height):
+            raise OSError(f"{_too_large(width, height)}: too many to scale it down")
         return Picture(data, width, height, None, digest, None, geometry, gsd)
     decoded = rasters.open_image(data)
     assert decoded is not None
     with decoded, decoding():
         turned = _turned(decoded)
+        if (size := rendering.scaled(width, height)) != (width, height):
+            decoded.draft(decoded.mode, size)  # a JPEG is decoded at the scale next above
+            data, digest, found = _encoded(_resized(decoded, size), _is_jpeg(decoded))
+            return Picture(data, width, height, found, digest, turned, geometry, gsd, size)
         found = hashes(decoded, lambda: rasters.open_image(data))
         return Picture(data, width, height, found, digest, turned, geometry, gsd)
 
@@ -156,7 +168,7 @@ def decoding() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what a damaged file means is told by its rejection
             yield
-    except OSError:
+    except (OSError, RsdataError):
         raise
     except Exception as error:
         raise OSError(f"{type(error).__name__}: {error}") from error
@@ -170,6 +182,7 @@ class Scene:
     ) -> None:
         """Raises OSError where the border leaves nothing."""
         self.full, self._border, self._place, self._lossy = full, rendering.border, place, lossy
+        self._scaled = rendering.scaled
         self.width, self.height = (side - 2 * rendering.border for side in full)
         self.turned: int | None = None
         if min(self.width, self.height) < 1:
@@ -182,13 +195,13 @@ class Scene:
             image = self._crop(window)
             if image is None:
                 return None
-            data = encoded(image, self._lossy)
             found = self._place.footprint(window) if self._place else None
-            digest = hashlib.sha256(data).hexdigest()
-            stored = rasters.open_image(data) if self._lossy else image
-            assert stored is not None
-            held = hashes(stored, lambda: rasters.open_image(data))
-            return Picture(data, *image.size, held, digest, self.turned, *(found or (None, None)))
+            size = self._scaled(*image.size)
+            smaller = _resized(image, size) if size != image.size else image
+            data, digest, held = _encoded(smaller, self._lossy)
+            geometry, gsd = found or (None, None)
+            stored = None if smaller is image else size
+            return Picture(data, *image.size, held, digest, self.turned, geometry, gsd, stored)
 
     def _crop(self, window: Window) -> Image.Image | None:
         raise NotImplementedError
@@ -200,7 +213,7 @@ class _Decoded(Scene):
     def __init__(
         self, image: Image.Image, rendering: Rendering, place: Place | None = None, lossy: bool = False
     ) -> None:
-        super().__init__(image.size, rendering, place, lossy or image.format in ("JPEG", "MPO"))
+        super().__init__(image.size, rendering, place, lossy or _is_jpeg(image))
         with decoding():
             self.turned = _turned(image)
             image.load()
@@ -209,6 +222,24 @@ class _Decoded(Scene):
     def _crop(self, window: Window) -> Image.Image:
         x, y, width, height = window
         return self._image.crop((x, y, x + width, y + height))
+
+
+def _is_jpeg(image: Image.Image) -> bool:
+    return image.format in ("JPEG", "MPO")
+
+
+def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """An image of 8 bits scaled down."""
+    plain = image if image.mode in ("L", "RGB") else image.convert(_eight_bits(image.mode))
+    return plain.resize(size, Image.Resampling.LANCZOS)
+
+
+def _encoded(image: Image.Image, lossy: bool) -> tuple[bytes, str, Hashes]:
+    """An image as a file, with its digest, and the hashes of the pixels in it."""
+    data = encoded(image, lossy)
+    stored = rasters.open_image(data) if lossy else image
+    assert stored is not None
+    return data, hashlib.sha256(data).hexdigest(), hashes(stored, lambda: rasters.open_image(data))
 
 
 def _eight_bits(mode: str) -> str:
@@ -315,7 +346,7 @@ def _bands(raster: Any, rendering: Rendering) -> list[int]:
 @contextmanager
 def opened(path: Path, rendering: Rendering) -> Iterator[Scene]:
     """An image file of which parts are asked for; a large one is never held whole. Raises OSError."""
-    with path.open("rb") as file:
+    with places.opened(path) as file:
         image = rasters.open_image(file)
         small = image is not None and image.width * image.height <= rasters.LARGE
         if image is not None and small and not rendering.bands and not rendering.stretch and _is_plain(image):
@@ -346,13 +377,14 @@ class _Film:
     """A film, decoded forward: seeking is not exact in every codec."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._disk = places.on_disk(path)
+        self._name = self._disk.__enter__()  # a copy, if it is one, lasts as long as this film
         self._rewind()
 
     def _rewind(self) -> None:
         import cv2
 
-        self._capture, self._next = cv2.VideoCapture(str(self._path)), 0
+        self._capture, self._next = cv2.VideoCapture(self._name), 0
         if not self._capture.isOpened():
             raise OSError("a film that cannot be decoded")
 

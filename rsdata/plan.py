@@ -85,6 +85,19 @@ class Plan:
         """The recipe's splits of which the dump holds images or annotations."""
         return [split for split, layout in self._layouts.items() if layout is not None]
 
+    def expected(self) -> int | None:
+        """About how many images there are to convert, None where only documents know."""
+        found: set[str] = set()
+        for _, layout, listed in self._taken_layouts():
+            if layout.names or (self.annotations_only and self.one_file == "split"):
+                return None
+            alone = self.annotations_only and self.one_file == "image"
+            matches = self._labels(layout) if alone else self._pictures(layout)
+            if listed is not None:
+                matches = [match for match in matches if _key(match.stars)[-1] in listed]
+            found.update(match.path for match in matches)
+        return len(found)
+
     def unclaimed(self) -> list[str]:
         """Image files of the dump that no split of the recipe matches, neither images nor annotations."""
         matched = set(self._claimed)

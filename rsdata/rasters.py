@@ -15,6 +15,8 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from rsdata import places
+
 MAX_DECODED = 178_956_970
 """Pixels: larger images are not decoded (Pillow's own limit); their size still comes from the header."""
 
@@ -38,16 +40,20 @@ class Rendering:
 
     border: pixels cut from each side. bands: the band of grey or those of red, green, blue, from 1 (empty: as
     the file says, else the first). stretch: percentiles of each band, over the whole scene without its
-    no-data, that become 0 and 255 (empty: 2 and 98 for all but 8 bits). Raises ValueError.
+    no-data, that become 0 and 255 (empty: 2 and 98 for all but 8 bits). max_edge: pictures whose longer side
+    is larger are scaled down to it (0: none are). Raises ValueError.
     """
 
     border: int = 0
     bands: Sequence[int] = ()
     stretch: Sequence[float] = ()
+    max_edge: int = 0
 
     def __post_init__(self) -> None:
         if type(self.border) is not int or self.border < 0:
             raise ValueError(f"border = {self.border!r}, expected pixels")
+        if type(self.max_edge) is not int or self.max_edge < 0:
+            raise ValueError(f"max_edge = {self.max_edge!r}, expected pixels")
         right = isinstance(self.bands, (list, tuple)) and len(self.bands) in (0, 1, 3)
         if not right or any(type(band) is not int or band < 1 for band in self.bands):
             raise ValueError(f"bands = {self.bands!r}, expected one or three band numbers, from 1")
@@ -60,8 +66,15 @@ class Rendering:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it leaves a picture of 8 bits as it is."""
-        return self == Rendering()
+        """Whether it leaves the pixels of a picture of 8 bits as they are, but for their number."""
+        return not (self.border or self.bands or self.stretch)
+
+    def scaled(self, width: int, height: int) -> tuple[int, int]:
+        """The size in which a picture is stored."""
+        longer = max(width, height)
+        if not self.max_edge or longer <= self.max_edge:
+            return width, height
+        return max(1, round(width * self.max_edge / longer)), max(1, round(height * self.max_edge / longer))
 
 
 @contextmanager
@@ -100,15 +113,15 @@ def open_raster(path: Path) -> Iterator[Any]:
     import rasterio
     from rasterio.errors import RasterioError
 
-    with path.open("rb") as file:
+    with places.opened(path) as file:
         magic = file.read(8)
     driver = next((name for start, name in _DRIVERS.items() if magic.startswith(start)), None)
     if driver is None:
         raise OSError("no image format that is known here")
     try:
-        with warnings.catch_warnings(), rasterio.Env(**_GDAL):
+        with warnings.catch_warnings(), rasterio.Env(**_GDAL), places.on_disk(path) as name:
             warnings.simplefilter("ignore")
-            with rasterio.open(path, driver=driver) as raster:
+            with rasterio.open(name, driver=driver) as raster:
                 yield raster
     except (RasterioError, ValueError, TypeError, MemoryError) as error:
         why = str(error) or str(error.__cause__ or type(error).__name__)
@@ -133,7 +146,7 @@ def is_whole(raster: Any, size: int) -> bool:
 
 def size(path: Path) -> tuple[int, int]:
     """(width, height) in pixels, from the header. Raises OSError."""
-    with path.open("rb") as file:
+    with places.opened(path) as file:
         image = open_image(file)
         if image is not None:
             return image.size
@@ -164,7 +177,7 @@ def _cached(path: Path, _changed: int, _size: int) -> np.ndarray[Any, Any]:
 
 
 def _whole(path: Path) -> np.ndarray[Any, Any]:
-    with path.open("rb") as file:
+    with places.opened(path) as file:
         image = open_image(file)
         if image is not None:
             return _decoded(image)

@@ -272,9 +272,13 @@ def _of_split(name: str, pairs: Sequence[tuple[str, str]], split: str, *words: s
 
 
 def adapted(
-    recipe: Recipe, name: str | None, options: Mapping[str, Any], tiling: Tiling | str | None = "as it is"
+    recipe: Recipe,
+    name: str | None,
+    options: Mapping[str, Any],
+    tiling: Tiling | str | None = "as it is",
+    max_edge: int | None = None,
 ) -> Recipe:
-    """`recipe` under another name, if one is given, with reader options and a tiling that win over its own.
+    """`recipe` under another name, if one is given, with options, tiling and size that win over its own.
 
     Raises RecipeError for an option that the reader does not have.
     """
@@ -290,7 +294,9 @@ def adapted(
     changes = json.dumps(options, sort_keys=True, default=str)
     digest = hashlib.sha256(f"{recipe.digest} {changes}".encode()).hexdigest() if options else recipe.digest
     cut = recipe.tiling if isinstance(tiling, str) else tiling
-    return replace(recipe, name=name or recipe.name, splits=splits, digest=digest, tiling=cut)
+    drawn = recipe.rendering if max_edge is None else replace(recipe.rendering, max_edge=max_edge)
+    name = name or recipe.name
+    return replace(recipe, name=name, splits=splits, digest=digest, tiling=cut, rendering=drawn)
 
 
 def reader_options(reader: ModuleType) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rsdata import files, hamming
+from rsdata import hamming, places
 from rsdata.errors import TableError
 
 RULES = ("sha256", "pixels", "scene", "name", "footprint", "phash", "quarters")
@@ -81,5 +81,5 @@ def read(path: Path) -> pa.Table:
 
 def write(path: Path, table: pa.Table) -> None:
     """Write a list whole or not at all."""
-    with files.atomic_write(path) as file:
+    with places.atomic_write(path) as file:
         pq.write_table(table, file, compression="zstd")

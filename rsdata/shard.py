@@ -2,20 +2,36 @@
 
 An image file is opened once: its bytes, digest, size and perceptual hash come from one read and one decode,
 and so do those of the windows of a scene.
+
+A shard that is done is noted in the journal of its run. One whose workers died at the same unit leaves that
+out (E37).
 """
 
 from __future__ import annotations
 
 import gc
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rsdata import box_to_caption, checks, columns, pictures, rasters, recipes, tables, tiles
-from rsdata.errors import AnnotationError
+from rsdata import (
+    box_to_caption,
+    checks,
+    columns,
+    journal,
+    pictures,
+    places,
+    rasters,
+    recipes,
+    tables,
+    tiles,
+)
+from rsdata.engine import ATTEMPTS, Engine
+from rsdata.errors import AnnotationError, UnfinishedError
 from rsdata.pictures import Picture
 from rsdata.plan import Unit
 from rsdata.recipes import Recipe
@@ -30,7 +46,7 @@ _NO_OBJECT = frozenset(["E01", "E09", "E16", "E26", "E27", "E29", "E34"])
 
 @dataclass(frozen=True)
 class Options:
-    """What a user chooses beside the recipe; `workers` never changes a byte of the result.
+    """What a user chooses beside the recipe; `engine` never changes a byte of the result.
 
     captions: a caption set's name, or "none" to keep published captions only. large_count: how it words
     counts above ten. no_images leaves the bytes out of the table; annotations_only opens no image.
@@ -42,7 +58,7 @@ class Options:
     splits: tuple[str, ...] = ()
     no_images: bool = False
     annotations_only: bool = False
-    workers: int = 1
+    engine: Engine = field(default_factory=Engine)
     dry_run: bool = False
     overwrite: bool = False
 
@@ -50,7 +66,9 @@ class Options:
 class Shard(NamedTuple):
     """A task for a worker: units of one split and all that turns them into rows.
 
-    source: index of the dump. path: the file to write, None in a dry run. about: its `rsdata` metadata.
+    source: index of the dump. path: the file to write, None in a dry run. about: its `rsdata` metadata. lost:
+    indices of units that are left out, because workers died that had them; suspect: of the one that the last
+    worker had which died.
     """
 
     split: str
@@ -61,6 +79,8 @@ class Shard(NamedTuple):
     recipe: Recipe
     options: Options
     about: Mapping[str, Any]
+    lost: frozenset[int] = frozenset()
+    suspect: int | None = None
 
 
 class Result(NamedTuple):
@@ -76,20 +96,27 @@ class Result(NamedTuple):
     rows: int
     objects_found: int
     objects_written: int
-    labels: Counter[str]
+    labels: dict[str, int]
     captions: int
     rejections: list[Rejection]
 
 
 def write_shard(shard: Shard) -> Result:
-    """Turn the units of a shard into rows, write them in order, and count."""
-    with _writer(shard) as add:
+    """Turn the units of a shard into rows, write them in order, count, and note it in the journal.
+
+    Raises UnfinishedError where the shard cannot be written, or its dump is gone.
+    """
+    with _writer(shard) as add, _in_hand(shard) as take:
         work = _Work(shard, add)
-        for unit in shard.units:
-            work.convert(unit)
+        for index, unit in enumerate(shard.units):
+            take(index)
+            if index in shard.lost:
+                work.leave_out(unit)
+            else:
+                work.convert(unit)
     if not work.rows and shard.path is not None:
-        shard.path.unlink()
-    return Result(
+        places.remove(shard.path)
+    result = Result(
         shard.recipe.name,
         shard.split,
         shard.source,
@@ -102,6 +129,29 @@ def write_shard(shard: Shard) -> Result:
         work.captions,
         work.rejections,
     )
+    if shard.path is not None:
+        with tables.writing():
+            journal.note(shard.path, result)
+    return result
+
+
+def revise(shard: Shard, deaths: int) -> Shard | None:
+    """What to try after workers died that had nothing but this shard: as engine.map_tasks asks.
+
+    A unit at which two of them died is left out; a shard that kills them here and there is given up.
+    """
+    if deaths - 2 * len(shard.lost) >= ATTEMPTS:
+        return None
+    unit = journal.was_in_hand(shard.path) if shard.path is not None else None
+    if unit is not None and unit == shard.suspect:
+        return shard._replace(lost=shard.lost | {unit}, suspect=None)
+    return shard._replace(suspect=unit)
+
+
+def name(shard: Shard) -> str:
+    """A shard by its images."""
+    first, last = shard.units[0].image, shard.units[-1].image
+    return first if first == last else f"{first} to {last}"
 
 
 def is_object(item: Rejection) -> bool:
@@ -131,6 +181,16 @@ def _writer(shard: Shard) -> Iterator[Callable[[Row], None]]:
             yield writer.add
 
 
+@contextmanager
+def _in_hand(shard: Shard) -> Iterator[Callable[[int], None]]:
+    """Yields the function that notes which unit is in hand, for `revise`."""
+    if shard.path is None or not places.is_local(shard.path) or shard.options.annotations_only:
+        yield lambda index: None
+    else:
+        with journal.in_hand(shard.path) as descriptor:
+            yield lambda index: journal.hold(descriptor, index)
+
+
 class _Work:
     """The units of a shard, one after the other, and the running count of what they come to."""
 
@@ -147,20 +207,43 @@ class _Work:
         self.rejections: list[Rejection] = []
 
     def convert(self, unit: Unit) -> None:
-        """Write the rows of a unit: one, or one a window."""
+        """Write the rows of a unit: one, or one a window. Raises UnfinishedError where the dump is gone."""
+        if self.options.annotations_only:
+            self._without_pixels(unit)
+            return
         path = self.root / unit.image
-        tiling = self.recipe.tiling
         try:
-            if self.options.annotations_only:
-                self._without_pixels(unit)
-            elif tiling and unit.frame < 0 and self._is_larger(path, tiling):
-                with pictures.opened(path, self.recipe.rendering) as scene:
-                    if record := self._read_scene(unit, scene.full):
-                        self._windows(unit, record, tiling.windows(scene.width, scene.height), scene.picture)
-            else:
-                self._whole(unit)
+            with places.held(path):
+                self._with_pixels(unit, path)
         except OSError as error:
+            self._check_dump(error)
             self._reject(unit, Rejection("rejected", "E35", unit.image, 0, unit.image, _cannot(error)))
+
+    def leave_out(self, unit: Unit) -> None:
+        """Reject a unit that kills the process which reads it."""
+        why = "the process that read it died, twice: a decoder that crashes, or too little memory"
+        objects = len(unit.record.boxes) if unit.record is not None else 0
+        self._reject(unit, Rejection("rejected", "E37", unit.image, 0, unit.image, why), objects)
+
+    def _with_pixels(self, unit: Unit, path: Path) -> None:
+        tiling = self.recipe.tiling
+        if tiling and unit.frame < 0 and self._is_larger(path, tiling):
+            with pictures.opened(path, self.recipe.rendering) as scene:
+                if record := self._read_scene(unit, scene.full):
+                    self._windows(unit, record, tiling.windows(scene.width, scene.height), scene.picture)
+        else:
+            self._whole(unit)
+
+    def _check_dump(self, error: Exception) -> None:
+        """Raise UnfinishedError where not one file is missing but all are: a disk that is gone."""
+        gone = FileNotFoundError
+        if (isinstance(error, gone) or isinstance(error.__cause__, gone)) and places.is_local(self.root):
+            try:
+                there = any(self.root.iterdir())
+            except OSError:
+                there = False
+            if not there:
+                raise UnfinishedError(f"{self.root}: the dump is gone") from error
 
     def _is_larger(self, path: Path, tiling: Tiling) -> bool:
         return max(rasters.size(path)) - 2 * self.border > tiling.size
@@ -176,6 +259,7 @@ class _Work:
             else:
                 picture = pictures.look(self.root / unit.image, self.recipe.rendering)
         except OSError as error:
+            self._check_dump(error)
             why = Rejection("rejected", "E35", unit.image, 0, unit.image, _cannot(error))
             self._reject(unit, why, len(record.boxes))
             return
@@ -284,6 +368,7 @@ class _Work:
                 else:
                     self._note(unit, item, window)
         except AnnotationError as error:
+            self._check_dump(error)
             lost = [Rejection("rejected", error.code, error.path, error.line, "", error.why)]
         if lost:
             self._reject(
@@ -334,6 +419,11 @@ class _Work:
         gsd = next((value for value in gsds if value is not None), None)
         captions: Sequence[str] = record.captions
         source: str | None = HUMAN
+        if picture is not None and picture.stored:
+            width, height = picture.stored
+            factors = (width / picture.width, height / picture.height)
+            boxes = tiles.scaled(boxes, *factors)
+            gsd = None if gsd is None else gsd / math.sqrt(factors[0] * factors[1])
         if not captions and options.captions != "none":
             source = options.captions
             drawn = boxes if self.polygons else columns.outlines(boxes)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,9 +23,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rsdata import files
+from rsdata import places
 from rsdata.columns import Boxes
-from rsdata.errors import RsdataError, TableError
+from rsdata.errors import RsdataError, TableError, UnfinishedError
 from rsdata.hashing import Hashes
 from rsdata.records import OBJECT, REJECTION_SCHEMA, SCHEMA, Box, Rejection
 
@@ -177,9 +176,22 @@ def _offsets(lengths: Iterable[int]) -> np.ndarray[Any, np.dtype[np.int32]]:
 
 
 @contextmanager
+def writing() -> Iterator[None]:
+    """What cannot be written, for want of space above all, raises UnfinishedError: no input is at fault."""
+    try:
+        yield
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise UnfinishedError(f"{where}{error.strerror or error}") from error
+
+
+@contextmanager
 def shard_writer(path: Path, about: Mapping[str, Any]) -> Iterator[ShardWriter]:
-    """A shard that appears under `path` when it is closed without an error; `about` is its `rsdata` key."""
-    with files.atomic_write(path) as file, ThreadPoolExecutor(1) as thread:
+    """A shard that appears under `path` when it is closed without an error; `about` is its `rsdata` key.
+
+    Raises UnfinishedError where it cannot be written.
+    """
+    with writing(), places.atomic_write(path) as file, ThreadPoolExecutor(1) as thread:
         writer = ShardWriter(file, about, thread)
         try:
             yield writer
@@ -242,13 +254,14 @@ class ShardWriter:
         )
 
     def wait(self) -> None:
-        """Wait for the row group under way. Raises OSError where it could not be written."""
+        """Wait for the row group under way. Raises UnfinishedError where it could not be written."""
         if self._written is not None:
             written, self._written = self._written, None
-            written.result()
+            with writing():
+                written.result()
 
     def close(self) -> None:
-        """End the file. Raises OSError as `wait`."""
+        """End the file. Raises UnfinishedError as `wait`, OSError where the end cannot be written."""
         try:
             self.wait()
         finally:
@@ -262,7 +275,7 @@ def write_rejections(path: Path, rejections: Sequence[Rejection]) -> None:
         pa.array(map(utf8, column) if field.type == pa.string() else column, field.type)
         for column, field in zip(columns, REJECTION_SCHEMA, strict=True)
     ]
-    with files.atomic_write(path) as file:
+    with places.atomic_write(path) as file:
         pq.write_table(pa.table(arrays, schema=REJECTION_SCHEMA), file, compression="zstd")
 
 
@@ -285,13 +298,17 @@ def check_target(table: Path, overwrite: bool) -> None:
         raise TableError(f"{table}: is a file, expected a folder")
 
 
-def stage(table: Path, overwrite: bool) -> Path:
-    """Make the folder inside `table` in which a run writes, and return it. Raises TableError."""
-    check_target(table, overwrite)
-    staging = table / _STAGING
+def staging_of(table: Path) -> Path:
+    """The folder inside `table` in which a run writes."""
+    return table / _STAGING
+
+
+def stage(table: Path) -> Path:
+    """Make an empty `staging_of`, and return it. Raises TableError."""
+    staging = staging_of(table)
     try:
-        shutil.rmtree(staging, ignore_errors=True)
-        (staging / "data").mkdir(parents=True)
+        places.remove(staging)
+        places.make_folder(staging / "data")
     except OSError as error:
         raise TableError(f"{table}: cannot be written: {error.strerror}") from error
     return staging
@@ -300,7 +317,8 @@ def stage(table: Path, overwrite: bool) -> Path:
 @contextmanager
 def staged(table: Path, overwrite: bool) -> Iterator[Path]:
     """The folder of `stage`, gone when the run ends. What cannot be written meanwhile raises RsdataError."""
-    staging = stage(table, overwrite)
+    check_target(table, overwrite)
+    staging = stage(table)
     try:
         yield staging
     except OSError as error:
@@ -309,32 +327,58 @@ def staged(table: Path, overwrite: bool) -> Iterator[Path]:
         unstage(staging)
 
 
+@contextmanager
+def kept(staging: Path) -> Iterator[None]:
+    """The folder of a run that goes on when it is repeated: gone when the run ends, or fails for good.
+
+    What cannot be written raises UnfinishedError. Of what was being written nothing stays.
+    """
+    try:
+        with writing():
+            yield
+    except (RsdataError, KeyboardInterrupt) as error:
+        if isinstance(error, UnfinishedError | KeyboardInterrupt):
+            sweep(staging)
+        else:
+            unstage(staging)
+        raise
+    unstage(staging)
+
+
+def sweep(staging: Path) -> None:
+    """Remove what a killed run left half written."""
+    if places.is_local(staging):
+        for path in [*staging.rglob(".*.tmp"), *staging.rglob(".*.at")]:
+            path.unlink(missing_ok=True)
+
+
 def unstage(staging: Path) -> None:
     """Remove the folder of a run that has ended.
 
     Where the table is half published it stays, empty: by it the next run knows the table as ours.
     """
-    shutil.rmtree(staging, ignore_errors=True)
+    places.remove(staging)
     if (staging.parent / "data").is_dir() and not (staging.parent / MANIFEST).is_file():
-        staging.mkdir(exist_ok=True)
+        places.make_folder(staging)
 
 
 def publish(staging: Path, table: Path, manifest: Mapping[str, Any]) -> None:
     """Move the shards and lists of a finished run from `staging` into `table`, the manifest last."""
-    (table / MANIFEST).unlink(missing_ok=True)
-    shutil.rmtree(table / "data", ignore_errors=True)
-    (table / "data").mkdir()
+    places.remove(table / MANIFEST)
+    places.remove(table / "data")
+    places.make_folder(table / "data")
     for split, held in manifest["splits"].items():
-        written = sorted((staging / "data").glob(f"{split}-[0-9]*.parquet"))
+        written = sorted((staging / "data").glob(f"{split}-[0-9]*.parquet"), key=str)
         for path, name in zip(written, held["files"], strict=True):
-            path.replace(table / name)
+            places.move(path, table / name)
     for name in LISTS:
-        (table / name).unlink(missing_ok=True)
         if (staging / name).is_file():
-            (staging / name).replace(table / name)
-    with files.atomic_write(table / CARD, "w") as file:
+            places.move(staging / name, table / name)
+        else:
+            places.remove(table / name)
+    with places.atomic_write(table / CARD, "w") as file:
         file.write(card(manifest))
-    with files.atomic_write(table / MANIFEST, "w") as file:
+    with places.atomic_write(table / MANIFEST, "w") as file:
         json.dump(manifest, file, indent=1, ensure_ascii=False)
         file.write("\n")
 
@@ -343,7 +387,8 @@ def copy_lists(table: Path, staging: Path) -> None:
     """Take along the lists that a table has."""
     for name in LISTS:
         if (table / name).is_file():
-            shutil.copyfile(table / name, staging / name)
+            with places.atomic_write(staging / name) as file:
+                file.write(places.read_bytes(table / name))
 
 
 def shard_names(split: str, count: int) -> list[str]:
@@ -388,16 +433,33 @@ def card(manifest: Mapping[str, Any]) -> str:
     )
 
 
+def parquet(path: Path) -> pq.ParquetFile:
+    """A Parquet file to read from, wherever it lies."""
+    return pq.ParquetFile(**places.arrow(path))
+
+
+def read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """A Parquet file as a whole."""
+    return pq.read_table(**places.arrow(path), columns=columns)
+
+
+def schema_of(path: Path) -> pa.Schema:
+    """The schema of a Parquet file."""
+    with parquet(path) as file:
+        return file.schema_arrow
+
+
 def rows_in(path: Path) -> int:
     """The number of rows that a Parquet file's footer states."""
-    return int(pq.read_metadata(path).num_rows)
+    with parquet(path) as file:
+        return int(file.metadata.num_rows)
 
 
 def about(table: Path) -> dict[str, Any]:
     """The `rsdata` key of a table's first shard: dataset, template, seed, plurals, versions, licence."""
     first = shards(table)[0]
     try:
-        metadata = pq.read_schema(first).metadata or {}
+        metadata = schema_of(first).metadata or {}
     except (pa.ArrowException, OSError) as error:
         raise TableError(f"{first}: damaged: {error}") from error
     try:
@@ -411,11 +473,11 @@ def manifest(table: Path) -> dict[str, Any]:
 
     Raises TableError where the folder is no table, or an unfinished one.
     """
-    path = Path(table) / MANIFEST
+    path = table / MANIFEST
     try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
+        loaded = json.loads(places.read_bytes(path))
     except FileNotFoundError:
-        what = "an unfinished table" if (Path(table) / "data").is_dir() else "not a table"
+        what = "an unfinished table" if (table / "data").is_dir() else "not a table"
         raise TableError(f"{table}: {what}: it has no {MANIFEST}") from None
     except (OSError, ValueError) as error:
         raise TableError(f"{path}: {error}") from error
@@ -433,7 +495,7 @@ def shards(table: Path, splits: Collection[str] = ()) -> list[Path]:
     for split in splits:
         if split not in held:
             raise TableError(f"{table}: no split {split!r}; it has {', '.join(held)}")
-    paths = [Path(table) / name for split in splits or held for name in held[split]["files"]]
+    paths = [table / name for split in splits or held for name in held[split]["files"]]
     for path in paths:
         if not path.is_file():
             raise TableError(f"{path}: named in the manifest, but missing")

@@ -100,6 +100,19 @@ def shifted(boxes: Sequence[Box], x: float, y: float) -> list[Box]:
     return [_shifted(box, Window(int(x), int(y), 0, 0)) for box in boxes]
 
 
+def scaled(boxes: Sequence[Box], across: float, down: float) -> list[Box]:
+    """Boxes in the pixels of a picture that is scaled by these factors."""
+    factors = (across, down)
+    found = []
+    for box in boxes:
+        polygon = box.polygon
+        if polygon is not None:
+            polygon = [value * factors[place % 2] for place, value in enumerate(polygon)]
+        edges = (box.xmin * across, box.ymin * down, box.xmax * across, box.ymax * down)
+        found.append(Box(box.label, box.raw_label, *edges, polygon, box.flags))
+    return found
+
+
 def _shifted(box: Box, window: Window) -> Box:
     x, y = window.x, window.y
     polygon = box.polygon

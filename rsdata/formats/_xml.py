@@ -15,10 +15,7 @@ def parse(root: Path, path: str) -> tuple[ElementTree.Element, str]:
     Raises AnnotationError where it is empty (E09), not well-formed (E01), or declares a document type or an
     entity (E29).
     """
-    try:
-        data = (root / path).read_bytes()
-    except OSError as error:
-        raise AnnotationError(path, 0, f"cannot be read: {error.strerror}") from error
+    data = files.read_bytes(root, path)
     if not data.strip():
         raise AnnotationError(path, 0, "the file is empty", "E09")
     plain = data.replace(b"\0", b"")

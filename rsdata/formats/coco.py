@@ -108,10 +108,7 @@ def read(root: Path, path: str, classes: Classes, bbox: str = "xywh") -> Iterato
     """
     if bbox not in ("xywh", "xyxy"):
         raise RecipeError(f"option bbox is {bbox!r}, expected 'xywh' or 'xyxy'")
-    try:
-        data = (root / path).read_bytes()
-    except OSError as error:
-        raise AnnotationError(path, 0, f"cannot be read: {error.strerror}") from error
+    data = files.read_bytes(root, path)
     places: _Places | None = None
     try:
         document = msgspec.json.decode(data.removeprefix(b"\xef\xbb\xbf"), type=_Document)

@@ -57,9 +57,9 @@ def prepare(
         return dict(options)
     for path, _ in pairs:
         try:
-            if _ZERO.search((root / path).read_bytes()):
+            if _ZERO.search(files.read_bytes(root, path)):
                 return {**options, "base": 0}
-        except OSError:
+        except AnnotationError:
             continue
     return {**options, "base": 1}
 

@@ -43,10 +43,8 @@ def read(root: Path, path: str, classes: Classes) -> Iterator[Record | Rejection
     no FeatureCollection (E01).
     """
     try:
-        data = (root / path).read_bytes()
+        data = files.read_bytes(root, path)
         features = msgspec.json.decode(files.decode(data)[0], type=_Collection).features
-    except OSError as error:
-        raise AnnotationError(path, 0, f"cannot be read: {error.strerror}") from error
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
         raise AnnotationError(path, 0, f"not a FeatureCollection in JSON: {error}") from error
     held: dict[str, tuple[list[Box], list[int], int]] = {}

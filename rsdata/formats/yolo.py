@@ -55,7 +55,7 @@ def prepare(
     folder = (root / pairs[0][0]).parent
     while folder.is_relative_to(root):
         for pattern in _NAMES:
-            for path in sorted(folder.glob(pattern)):
+            for path in sorted(folder.glob(pattern), key=str):
                 if path.is_file() and (names := _names(path)):
                     return {**options, "names": names}
         if folder == root:

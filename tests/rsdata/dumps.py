@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from rsdata import recipes, samples, tables
 from rsdata.convert import Outcome, convert
+from rsdata.engine import Engine
 from rsdata.recipes import Recipe
 from rsdata.samples import Sample
 from rsdata.shard import Options
@@ -29,6 +30,7 @@ def sample_dump(recipe: Recipe | str, folder: Path, **options: Any) -> dict[str,
 def run(recipe: Recipe | str, sources: Path | list[Path], table: Path | None, **options: Any) -> Outcome:
     if isinstance(recipe, str):
         recipe = recipes.load(recipe)
+    options.setdefault("engine", Engine(workers=options.pop("workers", 1)))
     outcome = convert(sources if isinstance(sources, list) else [sources], table, recipe, Options(**options))
     check_account(outcome, table)
     return outcome

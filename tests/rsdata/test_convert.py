@@ -18,6 +18,7 @@ from PIL import Image
 from rsdata import box_to_caption, rasters, recipes, tables
 from rsdata import convert as flow
 from rsdata.convert import convert
+from rsdata.engine import Engine
 from rsdata.errors import RecipeError, RsdataError, TableError
 from rsdata.recipes import Recipe
 from rsdata.records import Box, Record
@@ -275,12 +276,12 @@ def test_what_a_killed_run_left_is_reused(dumps: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_run_that_stops_leaves_no_manifest(
+def test_a_run_that_stops_leaves_no_table_and_goes_on(
     error: type[BaseException], workers: int, dumps: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(images: int) -> None:
+    def stop(step: flow.Step) -> None:
         nonlocal done
-        done += images
+        done = step.images
         if done > 2:
             raise error
 
@@ -288,13 +289,16 @@ def test_a_run_that_stops_leaves_no_manifest(
     done = 0
     folder = dumps["dota"][0]
     with pytest.raises(error):
-        convert([folder], tmp_path / "t", recipes.load("dota"), Options(workers=workers), stop)
+        convert([folder], tmp_path / "t", recipes.load("dota"), Options(engine=Engine(workers=workers)), stop)
     assert done == 3
-    assert contents(tmp_path / "t") == {}
-    assert list((tmp_path / "t").iterdir()) == []
+    held = contents(tmp_path / "t")
+    assert {name.partition("/")[0] for name in held} == {".unfinished"}
+    assert not [name for name in held if name.endswith((".tmp", ".at"))]
     with pytest.raises(TableError, match="not a table"):
         tables.manifest(tmp_path / "t")
-    run("dota", folder, tmp_path / "t")  # and it starts again
+    run("dota", folder, tmp_path / "t")
+    run("dota", folder, tmp_path / "fresh")
+    assert contents(tmp_path / "t") == contents(tmp_path / "fresh")
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -546,13 +550,13 @@ def test_the_seed_counts(dumps: Any, tmp_path: Path) -> None:
 def test_progress_and_notes(tmp_path: Path) -> None:
     truth = sample_dump("dota", tmp_path / "up/DOTA")
     Image.new("RGB", (8, 8)).save(tmp_path / "up/DOTA/logo.png")
-    done: list[int] = []
+    done: list[flow.Step] = []
     said: list[str] = []
     outcome = convert(
         [tmp_path / "up"], tmp_path / "t", recipes.load("dota"), Options(), done.append, said.append
     )
     check_account(outcome, tmp_path / "t")
-    assert sum(done) == len(truth)
+    assert done[-1] == flow.Step(len(truth), len(truth), 0, 0)
     assert said == ["the dump lies in DOTA/", "1 image files fit no split of dota, such as DOTA/logo.png"]
     assert outcome.manifest["datasets"]["dota"]["unclaimed"] == 1
 

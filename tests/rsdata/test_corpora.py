@@ -10,6 +10,7 @@ from dumps import contents, rows_of, sample_dump
 from rsdata import caption, corpora, recipes
 from rsdata.convert import build
 from rsdata.detect import detect
+from rsdata.engine import Engine
 from rsdata.errors import RecipeError
 from rsdata.recipes import from_format
 from rsdata.shard import Options
@@ -55,7 +56,7 @@ def test_all_seventeen_become_one_table(root: Path, tmp_path: Path) -> None:
     assert len(text) == 1 + 17 + 2
     assert "165,561" in text[-2]
     assert text[-1] == "the paper states 165,745 images; the rows of its table sum to 165,561"
-    build(parts, tmp_path / "two", facts, Options(workers=2))
+    build(parts, tmp_path / "two", facts, Options(engine=Engine(workers=2)))
     assert contents(tmp_path / "t") == contents(tmp_path / "two")
     caption.caption(tmp_path / "t", tmp_path / "again", "remoteclip")
     assert contents(tmp_path / "again") == contents(tmp_path / "t")

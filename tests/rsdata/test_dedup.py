@@ -104,7 +104,7 @@ def make(folder: Path, items: Sequence[Item], shard: int = 5, **facts: Any) -> P
         "versions": {"rsdata": "0"},
         **facts,
     }
-    staging = tables.stage(folder, overwrite=True)
+    staging = tables.stage(folder)
     splits: dict[str, Any] = {}
     for split in dict.fromkeys(item.split for item in items):
         rows = [each for each in held if each.split == split]

@@ -292,7 +292,7 @@ def test_wrong_usage(words: str, why: str, tmp_path: Path, monkeypatch: pytest.M
     ("words", "why"),
     [
         ("convert empty -o t --recipe dota", "no dump of dota: expected train/images/*.*"),
-        ("convert set.zip -o t --recipe dota", "an archive: unpack it"),
+        ("convert set.zip -o t --recipe dota", "set.zip: cannot be read: File is not a zip file"),
         ("convert dump -o full --recipe dota", "not a table of ours"),
         ("convert dump -o full/mine.txt --recipe dota", "is a file"),
         ("convert dump empty -o t --recipe dota", "no dump of dota"),
@@ -448,7 +448,7 @@ def test_examples_run_as_they_stand(command: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_interrupt(workers: int, tmp_path: Path) -> None:
-    """Ctrl-C, which reaches every process of the terminal: exit 3, no table, and it starts again."""
+    """Ctrl-C, which reaches every process of the terminal: exit 3, no table, and the same command goes on."""
     sample_dump("visdrone", tmp_path / "dump", splits=["train"], images=8)
     folder = tmp_path / "dump/VisDrone2019-DET-train"
     for path in list(folder.rglob("*.*")):
@@ -471,9 +471,12 @@ def test_interrupt(workers: int, tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / "t")  # on a busy machine the signal came too late
     assert process.returncode == 3
     assert out == ""
-    assert err == "Interrupted: no table was written; the same command starts again\n"
-    assert list((tmp_path / "t").iterdir()) == []
-    again = subprocess.run([*command, "--captions", "none"], check=False, **pipes)
+    assert err == "Interrupted: what is done is kept; the same command goes on\n"
+    assert [path.name for path in (tmp_path / "t").iterdir()] == [".unfinished"]
+    other = subprocess.run([*command, "--captions", "none"], check=False, **pipes)
+    assert other.returncode == 1
+    assert 'options.captions was "remoteclip", is "none"' in other.stderr
+    again = subprocess.run(command, check=False, **pipes)
     assert again.returncode == 0
     assert json.loads(again.stdout)["images"]["written"] == 8 * 151
 
