@@ -23,7 +23,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from PIL import Image
@@ -86,7 +85,7 @@ def row_groups(files: Sequence[Path]) -> Iterator[pa.Table]:
     """
     for path in files:
         try:
-            with pq.ParquetFile(path) as file:
+            with tables.parquet(path) as file:
                 for group in range(file.num_row_groups):
                     yield file.read_row_group(group, columns=COLUMNS).select(COLUMNS)
         except (OSError, pa.ArrowInvalid, KeyError) as error:

@@ -9,9 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from rsdata import box_to_caption, tables
+from rsdata import box_to_caption, places, tables
 from rsdata.errors import TableError
 from rsdata.records import HUMAN, SCHEMA, Box, Record
 from rsdata.words import Words
@@ -35,7 +34,7 @@ def caption(
     if template != "none":
         box_to_caption.check(template, large_count=large_count)
     manifest = tables.manifest(table)
-    if output.resolve() == Path(table).resolve():
+    if places.same(output, table):
         raise TableError(f"{output}: the table is read while the new one is written; name another folder")
     choice = {"captions": template, "large_count": large_count, "seed": seed}
     about = {**tables.about(table), **choice}
@@ -59,7 +58,7 @@ def caption(
 def _row_groups(path: Path) -> Iterator[pa.Table]:
     """The row groups of a shard, one at a time. Raises TableError where it is damaged or lacks a column."""
     try:
-        with pq.ParquetFile(path) as shard:
+        with tables.parquet(path) as shard:
             if shard.schema_arrow.names != SCHEMA.names:
                 raise TableError(f"{path}: not the columns of this version: convert it again")
             for group in range(shard.num_row_groups):

@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from rsdata import removals, tables
+from rsdata import places, removals, tables
 from rsdata.dedup import Decision
 from rsdata.engine import Engine, map_tasks
 from rsdata.errors import RsdataError, TableError
@@ -85,7 +84,7 @@ def clean(
 def check(sources: Sequence[Path], output: Path, overwrite: bool) -> None:
     """Raise TableError where `clean` would, before the long search."""
     for source in sources:
-        if output.resolve() == Path(source).resolve():
+        if places.same(output, source):
             raise TableError(f"{output}: is read while the new one is written; name another folder")
     tables.check_target(output, overwrite)
     _datasets([tables.about(source) for source in sources])
@@ -122,7 +121,7 @@ def _copy(task: _Task) -> _Copied:
     rows = start = 0
     try:
         with (
-            pq.ParquetFile(task.source) as shard,
+            tables.parquet(task.source) as shard,
             tables.shard_writer(task.target, task.about) as writer,
         ):
             for number in range(shard.num_row_groups):
@@ -181,7 +180,7 @@ def _captions(sources: Sequence[Path], merged: Mapping[str, Sequence[str]]) -> d
         for path in tables.shards(source):
             columns = ["image_id", "captions.list.element", "caption_source"]
             try:
-                with pq.ParquetFile(path) as shard:
+                with tables.parquet(path) as shard:
                     for batch in shard.iter_batches(10_000, columns=columns):
                         human = pc.equal(batch["caption_source"], HUMAN)
                         met = pc.and_(pc.is_in(batch["image_id"], wanted), pc.fill_null(human, False))
@@ -213,7 +212,7 @@ def _about(abouts: Sequence[Mapping[str, Any]], output: Path, decision: Decision
     """The `rsdata` metadata of the new table."""
     first = dict(abouts[0])
     if len(abouts) > 1:
-        first["dataset"] = output.resolve().name
+        first["dataset"] = places.name(output)
         for key in _ONE:
             values = [about.get(key) for about in abouts]
             first[key] = values[0] if all(value == values[0] for value in values) else None
@@ -316,6 +315,6 @@ def _lists(sources: Sequence[Path], decision: Decision, staging: Path) -> None:
 
 def _read(path: Path, schema: pa.Schema) -> pa.Table:
     try:
-        return pq.read_table(path).cast(schema)
+        return tables.read(path).cast(schema)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise TableError(f"{path}: {error}") from error

@@ -276,9 +276,12 @@ def _joined(engine: Engine) -> Any:
         raise RsdataError("Ray is not installed: pip install 'rsdata[ray]'") from None
     import logging
 
-    here: dict[str, Any] = {} if engine.address else {"num_cpus": engine.workers, "include_dashboard": False}
+    address = engine.address or os.environ.get("RAY_ADDRESS") or "local"
+    new: dict[str, Any] = {}
+    if address == "local":
+        new = {"num_cpus": engine.workers, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     try:
-        ray.init(address=engine.address, log_to_driver=False, logging_level=logging.ERROR, **here)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **new)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise RsdataError(f"no Ray cluster at {engine.address or 'this machine'}: {error}") from error
+        raise RsdataError(f"no Ray cluster ({address}): {error}") from error
     return ray

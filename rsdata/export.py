@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from rsdata import rasters, tables
 from rsdata.errors import RecipeError, TableError
@@ -84,7 +83,7 @@ def _labels(table: Path) -> list[str]:
 def _groups(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """The row groups of a shard. Raises TableError where it is damaged or not in our schema."""
     try:
-        with pq.ParquetFile(path) as shard:
+        with tables.parquet(path) as shard:
             if not shard.schema_arrow.remove_metadata().equals(SCHEMA):
                 raise TableError(f"{path}: not the columns of a table; see rsdata validate, rsdata repair")
             for group in range(shard.num_row_groups):

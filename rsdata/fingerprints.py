@@ -84,7 +84,7 @@ def open_source(path: Path) -> Source:
 
 def _schema(path: Path) -> pa.Schema:
     try:
-        return pq.read_schema(path)
+        return tables.schema_of(path)
     except FileNotFoundError:
         raise TableError(f"{path}: no such table or fingerprint file") from None
     except (pa.ArrowException, OSError) as error:
@@ -102,7 +102,7 @@ def read(source: Source, columns: Sequence[str]) -> Iterator[pa.Table]:
     """Columns of FINGERPRINT, in batches, in the order of rows. Raises TableError where a file is damaged."""
     for shard in source.shards:
         try:
-            with pq.ParquetFile(shard) as file:
+            with tables.parquet(shard) as file:
                 for batch in file.iter_batches(_BATCH, columns=_stored(source, columns)):
                     held = pa.table(batch) if not source.is_table else _fingerprints(batch, columns)
                     yield held.cast(pa.schema([FINGERPRINT.field(name) for name in columns]))

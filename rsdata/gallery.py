@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from rsdata import places, rasters
+from rsdata import places, rasters, tables
 from rsdata.errors import RsdataError, TableError
 from rsdata.fingerprints import Source
 from rsdata.pictures import decoding
@@ -126,7 +125,7 @@ def _thumbnails(sources: Sequence[Source], wanted: set[str]) -> dict[str, bytes 
 
 
 def _images(path: Path, ids: pa.Array) -> Iterator[tuple[str, bytes | None]]:
-    with pq.ParquetFile(path) as shard:
+    with tables.parquet(path) as shard:
         for number in range(shard.num_row_groups):
             met = pc.is_in(shard.read_row_group(number, columns=["image_id"])["image_id"], ids)
             if pc.any(met).as_py():

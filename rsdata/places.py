@@ -424,6 +424,18 @@ def remove(path: Path) -> None:
             cast(Any, path).fs.rm(cast(Any, path).path, recursive=True)
 
 
+def same(one: Path, other: Path) -> bool:
+    """Whether two paths are of one folder."""
+    if is_local(one) and is_local(other):
+        return one.resolve() == other.resolve()
+    return str(one).rstrip("/") == str(other).rstrip("/")
+
+
+def name(path: Path) -> str:
+    """The last part of a path, also of `.`."""
+    return path.resolve().name if is_local(path) else path.name
+
+
 def arrow(path: Path) -> dict[str, Any]:
     """`path` as the arguments that pyarrow.parquet takes: by name, and its filesystem where it has one."""
     if is_local(path):

@@ -73,7 +73,7 @@ def once(table: pa.Table) -> Iterator[tuple[str, str]]:
 def read(path: Path) -> pa.Table:
     """A list of removals. Raises TableError where it is none."""
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(**places.arrow(path))
         return table.select(REMOVED.names).cast(REMOVED)
     except (pa.ArrowException, OSError, KeyError) as error:
         raise TableError(f"{path}: no list of removed images: {error}") from error

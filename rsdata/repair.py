@@ -16,10 +16,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 import rsdata
-from rsdata import rasters, tables
+from rsdata import places, rasters, tables
 from rsdata.errors import TableError
 from rsdata.hashing import HASH_SPEC, Hashes, hashes
 from rsdata.pictures import decoding
@@ -35,11 +34,11 @@ def repair(source: Path, output: Path, overwrite: bool = False) -> dict[str, Any
     Raises TableError where there is no Parquet file, a column that cannot be left out is missing, a value
     does not fit its type, or `output` is taken; RsdataError where it cannot be written.
     """
-    paths = [source] if source.is_file() else sorted(source.rglob("*.parquet"))
+    paths = [source] if source.is_file() else sorted(source.rglob("*.parquet"), key=str)
     paths = [path for path in paths if path.name not in tables.LISTS]
     if not paths:
         raise TableError(f"{source}: no Parquet file")
-    if output.resolve() == source.resolve():
+    if places.same(output, source):
         raise TableError(f"{output}: is read while the new one is written; name another folder")
     try:
         about = _about(source, paths)
@@ -85,7 +84,7 @@ def _check_ids(source: Path, ids: list[str | None], seen: set[str]) -> None:
 
 def _has_hashes(path: Path) -> bool:
     """Whether a file holds the hashes of its images as they were: pandas makes floats of those with gaps."""
-    schema = pq.read_schema(path)
+    schema = tables.schema_of(path)
     held = [name in schema.names for name in Hashes._fields]
     return all(held) and bool(pa.types.is_integer(schema.field("phash").type))
 
@@ -94,7 +93,7 @@ def _groups(paths: list[Path], anew: bool) -> Iterator[pa.Table]:
     """The rows of all files in our schema, in pieces of a row group's size. anew: hash the images."""
     for path in paths:
         try:
-            with pq.ParquetFile(path) as file:
+            with tables.parquet(path) as file:
                 held = file.schema_arrow.names
                 missing = [name for name in SCHEMA.names if name not in held and name not in _OPTIONAL]
                 if missing:
@@ -145,13 +144,13 @@ def _hash(data: bytes | None) -> Hashes | None:
 def _about(source: Path, paths: list[Path]) -> dict[str, Any]:
     """The `rsdata` metadata: of a file that still has it, of the manifest, else what the rows cannot tell."""
     for path in paths:
-        metadata = pq.read_schema(path).metadata or {}
+        metadata = tables.schema_of(path).metadata or {}
         if b"rsdata" in metadata:
             return dict(json.loads(metadata[b"rsdata"]))
     old = _old_manifest(source).get("rsdata")
     if isinstance(old, dict):
         return old
-    held = (pq.read_table(path, columns=["dataset"])["dataset"].unique().to_pylist() for path in paths)
+    held = (tables.read(path, ["dataset"])["dataset"].unique().to_pylist() for path in paths)
     names = sorted({str(name) for found in held for name in found})
     return {
         "dataset": names[0] if len(names) == 1 else "unknown",
@@ -247,7 +246,7 @@ def _written(entry: Mapping[str, Any], unit: str) -> Any:
 def _reasons(path: Path) -> dict[str, dict[str, int]]:
     """What the rejections that came along count, by action and code."""
     try:
-        listed = pq.read_table(path).to_pylist()
+        listed = tables.read(path).to_pylist()
         found = Counter((item["action"], item["code"]) for item in listed)
     except (pa.ArrowException, KeyError) as error:
         raise TableError(f"{path.name}: no list of rejections: {error}") from error

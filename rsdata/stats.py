@@ -146,7 +146,7 @@ def audit(sources: Sequence[Path]) -> dict[str, Any]:
 def _read(shard: Path, counts: _Counts) -> None:
     """Count a shard, in batches so that memory does not grow with it."""
     try:
-        with pq.ParquetFile(shard) as parquet:
+        with tables.parquet(shard) as parquet:
             held = {parquet.schema.column(at).path for at in range(len(parquet.schema))}
             if missing := [name for name in (*_COLUMNS, "image.bytes") if name not in held]:
                 raise TableError(f"{shard}: lacks the column {missing[0]}: convert it again")
@@ -325,10 +325,10 @@ def _rejections(sources: Sequence[Path], manifests: Sequence[Mapping[str, Any]])
 
 
 def _rejected(table: Path) -> Iterator[pa.RecordBatch]:
-    path = Path(table) / tables.REJECTIONS
+    path = table / tables.REJECTIONS
     if path.is_file():
         try:
-            with pq.ParquetFile(path) as parquet:
+            with tables.parquet(path) as parquet:
                 yield from parquet.iter_batches(_ROWS)
         except (pa.ArrowException, OSError) as error:
             raise TableError(f"{path}: damaged: {error}; convert it again") from error

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from rsdata import rasters, removals, tables
 from rsdata.errors import TableError
@@ -43,7 +42,7 @@ def validate(table: Path, deep: bool = False) -> Iterator[Problem]:
     totals: Counter[str] = Counter()
     labels: Counter[str] = Counter()
     named = {name for held in manifest["splits"].values() for name in held["files"]}
-    for path in sorted((table / "data").glob("*.parquet")):
+    for path in sorted((table / "data").glob("*.parquet"), key=str):
         if (name := path.relative_to(table).as_posix()) not in named:
             yield Problem(name, -1, "not in the manifest, but other programs read it")
     for split, held in manifest["splits"].items():
@@ -91,7 +90,7 @@ def _account(table: Path, manifest: Mapping[str, Any], totals: Mapping[str, int]
             yield Problem(tables.MANIFEST, -1, f"{count} {unit} stated, {totals[unit]} found")
     yield from _removed(table, images)
     try:
-        listed = pq.read_table(table / tables.REJECTIONS)
+        listed = tables.read(table / tables.REJECTIONS)
     except (pa.ArrowException, OSError) as error:
         yield Problem(tables.REJECTIONS, -1, f"cannot be read: {error}")
         return
@@ -128,7 +127,7 @@ def _shard(
     labels: Counter[str],
     deep: bool,
 ) -> Iterator[Problem]:
-    with pq.ParquetFile(table / name) as shard:
+    with tables.parquet(table / name) as shard:
         schema = shard.schema_arrow
         if not schema.remove_metadata().equals(SCHEMA):
             yield Problem(name, -1, f"not the columns of a table: {_difference(schema)} (rsdata repair)")

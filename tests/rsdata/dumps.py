@@ -31,7 +31,9 @@ def run(recipe: Recipe | str, sources: Path | list[Path], table: Path | None, **
     if isinstance(recipe, str):
         recipe = recipes.load(recipe)
     options.setdefault("engine", Engine(workers=options.pop("workers", 1)))
-    outcome = convert(sources if isinstance(sources, list) else [sources], table, recipe, Options(**options))
+    progress = options.pop("progress", lambda step: None)
+    held = sources if isinstance(sources, list) else [sources]
+    outcome = convert(held, table, recipe, Options(**options), progress)
     check_account(outcome, table)
     return outcome
 
