@@ -154,7 +154,9 @@ def _are_sound(boxes: Sequence[Box], right: float, bottom: float) -> bool:
 def _sound_images(columns: Columns) -> Sequence[bool]:
     """`_are_sound` for all images of some Columns, each within the size that its label claims."""
     owner = np.repeat(np.arange(len(columns.sizes)), np.diff(columns.ends))
-    labelled = np.array([bool(label) for label, _ in columns.names] or [False])
+    labelled = np.array([bool(label) and "ignored" not in flags for label, _, flags in columns.names])
+    raws = {raw: number for number, (_, raw, _) in enumerate(columns.names)}
+    classed = np.array([raws[raw] for _, raw, _ in columns.names], np.uint64)[columns.codes]
     xmin, ymin, xmax, ymax = columns.edges.T
     right, bottom = np.minimum(columns.sizes, _LARGEST)[owner].T
     sound = labelled[columns.codes]
@@ -167,7 +169,7 @@ def _sound_images(columns: Columns) -> Sequence[bool]:
     with np.errstate(over="ignore", invalid="ignore"):  # a turn of huge numbers is judged again in detail
         sound[quads] &= _is_simple(*values[ends[quads] + np.arange(8)[:, None]])
     mixed = owner.astype(np.uint64)
-    for column in (columns.codes.astype(np.uint64), *(columns.edges + 0.0).T.copy().view(np.uint64)):
+    for column in (classed, *(columns.edges + 0.0).T.copy().view(np.uint64)):
         mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0x9E3779B97F4A7C15) + column
     order = np.sort(mixed)
     sound &= ~np.isin(mixed, order[1:][order[1:] == order[:-1]])  # equal boxes, or by rare chance others

@@ -35,8 +35,8 @@ class _Place(click.ParamType):  # type: ignore[type-arg]  # older releases take 
 
     name = "path"
 
-    def __init__(self, exists: bool = False) -> None:
-        self._exists = exists
+    def __init__(self, exists: bool = False, local: bool = False) -> None:
+        self._exists, self._local = exists, local
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """As click asks."""
@@ -44,6 +44,8 @@ class _Place(click.ParamType):  # type: ignore[type-arg]  # older releases take 
             path = places.place(value)
             if self._exists and not (path.exists() or path.is_dir()):
                 self.fail(f"{str(value)!r} does not exist", param, ctx)
+            if self._local and not places.is_local(path):
+                self.fail(f"{value}: this is written to folders of this machine only", param, ctx)
         except (RsdataError, OSError) as error:
             self.fail(str(error), param, ctx)
         return path
@@ -51,6 +53,7 @@ class _Place(click.ParamType):  # type: ignore[type-arg]  # older releases take 
 
 _FOLDER = _Place()
 _DUMP = _Place(exists=True)
+_HERE = _Place(local=True)
 _captions = click.option(
     "--captions", default="remoteclip", show_default=True, help="Caption set: remoteclip, a2c, rich, or none."
 )
@@ -306,7 +309,7 @@ def recipes(name: str | None, as_json: bool) -> None:
 
 @main.command()
 @click.argument("name", metavar="RECIPE|FORMAT")
-@click.argument("folder", metavar="DIR", type=_FOLDER)
+@click.argument("folder", metavar="DIR", type=_HERE)
 @click.option("--images", type=click.IntRange(1), default=12, show_default=True, help="Of the first split.")
 @click.option("--size", default="256x256", show_default=True, metavar="WxH", help="Of each image, in pixels.")
 @click.option(
@@ -382,7 +385,7 @@ def caption(table: Path, output: Path, captions: str, as_json: bool, **options: 
 
 @main.command()
 @click.argument("table", type=_FOLDER)
-@click.option("-o", "--output", required=True, type=_FOLDER, help="A new folder.")
+@click.option("-o", "--output", required=True, type=_HERE, help="A new folder.")
 @click.option("--to", required=True, help="coco, yolo, csv, webdataset or imagefolder.")
 @_json
 def export(table: Path, output: Path, to: str, as_json: bool) -> None:
@@ -588,6 +591,7 @@ def _errors(
     kept: what there is to say of a run that stopped before its end.
     """
     import signal
+    import threading
 
     def stop(number: int, frame: object) -> None:
         raise KeyboardInterrupt
@@ -596,7 +600,8 @@ def _errors(
         (progress or Progress()).fail(message, code)
         sys.exit(code)
 
-    before = signal.signal(signal.SIGTERM, stop)  # what schedulers send before they kill
+    alone = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, stop) if alone else None  # what schedulers send before they kill
     try:
         yield
         if progress is not None:
@@ -610,7 +615,8 @@ def _errors(
     except KeyboardInterrupt:
         fail(f"Interrupted: {kept}", UNFINISHED)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if alone:
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

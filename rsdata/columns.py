@@ -25,17 +25,17 @@ Array = np.ndarray[Any, Any]
 
 
 class Columns:
-    """Boxes of some images, none of them with a flag.
+    """Boxes of some images.
 
-    names: (label, raw label) of each class. codes: (n,) int32 indices into it. edges: (n, 4) float64 xmin,
-    ymin, xmax, ymax in pixels. polygons: n lists of float64, null where there is none. ends: (images + 1,)
-    int64, image i holds rows ends[i] to ends[i + 1]. sizes: (images, 2) width and height as the label claims
-    them, infinite where it does not.
+    names: (label, raw label, flags) of each kind of box. codes: (n,) int32 indices into it. edges: (n, 4)
+    float64 xmin, ymin, xmax, ymax in pixels. polygons: n lists of float64, null where there is none. ends:
+    (images + 1,) int64, image i holds rows ends[i] to ends[i + 1]. sizes: (images, 2) width and height as the
+    label claims them, infinite where it does not.
     """
 
     def __init__(
         self,
-        names: Sequence[tuple[str, str]],
+        names: Sequence[tuple[str, str, tuple[str, ...]]],
         codes: Array,
         edges: Array,
         polygons: pa.ListArray,
@@ -69,24 +69,23 @@ class Columns:
 
     def _boxes(self, start: int, stop: int, polygons: Iterable[list[float] | None]) -> list[Box]:
         labels = self.labels[start:stop]
-        raws = [self.names[code][1] for code in self.codes[start:stop].tolist()]
+        kinds = [self.names[code] for code in self.codes[start:stop].tolist()]
+        raws, flags = [kind[1] for kind in kinds], [kind[2] for kind in kinds]
         edges = self.edges[start:stop].T.tolist()
-        rows = zip(labels, raws, *edges, polygons, repeat((), len(labels)), strict=True)
+        rows = zip(labels, raws, *edges, polygons, flags, strict=True)
         return list(map(Box._make, rows))
 
     @cached_property
     def objects(self) -> pa.StructArray:
         """All rows as an array of records.OBJECT."""
-        count = len(self.codes)
-        labels, raws = (pa.array(texts, pa.string()).take(pa.array(self.codes)) for texts in self._texts())
+        labels, raws, flags = zip(*self.names, strict=True)
+        kinds = pa.array(self.codes)
+        texts = [pa.array(held, pa.string()).take(kinds) for held in (labels, raws)]
+        flagged = pa.array(flags, pa.list_(pa.string())).take(kinds)
         with np.errstate(over="ignore"):  # rows with such edges are not sound, and not taken from here
             edges = list(map(pa.array, self.edges.T.astype(np.float32)))
-        flags = pa.ListArray.from_arrays(pa.array(np.zeros(count + 1, np.int32)), pa.array([], pa.string()))
         polygons = self.polygons.cast(pa.list_(pa.float32()))
-        return pa.StructArray.from_arrays([labels, raws, *edges, polygons, flags], fields=list(OBJECT))
-
-    def _texts(self) -> tuple[list[str], list[str]]:
-        return [label for label, _ in self.names], [raw for _, raw in self.names]
+        return pa.StructArray.from_arrays([*texts, *edges, polygons, flagged], fields=list(OBJECT))
 
 
 class Boxes(Sequence[Box]):

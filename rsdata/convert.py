@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -186,15 +186,28 @@ def build(
     account does not add up, which is a fault of this program).
     """
     files.element_lines.cache_clear()  # the files may have changed since an earlier run of this process
+    target = None if options.dry_run else table
+    if target:
+        tables.check_target(target, options.overwrite)
+    with no_collector(options.annotations_only), ExitStack() as stack:
+        return _build(stack, parts, target, facts, options, progress, say)
+
+
+def _build(
+    stack: ExitStack,
+    parts: Sequence[Part],
+    target: Path | None,
+    facts: Mapping[str, Any],
+    options: Options,
+    progress: Callable[[Step], None],
+    say: Callable[[str], None],
+) -> Outcome:
     for part in parts:
         words = Words(part.recipe.irregular)
         for noun in (part.recipe.nouns or {}).values():
             words.plural(noun)
     if options.captions != "none":
         box_to_caption.check(options.captions, large_count=options.large_count)
-    target = None if options.dry_run else table
-    if target:
-        tables.check_target(target, options.overwrite)
     plans = [
         Plan(part.recipe, files.Dump(part.source), part.splits, options.annotations_only) for part in parts
     ]
@@ -203,18 +216,19 @@ def build(
             say(note)
     told = [len(plan.notes) for plan in plans]
     about = _about(plans, facts, options)
-    staging = _staging(target, parts, plans, about, options, say) if target else None
-    with tables.kept(staging) if staging else nullcontext(), no_collector(options.annotations_only):
-        outcome = _run(plans, staging, about, options, progress)
-        for plan, count in zip(plans, told, strict=True):
-            for note in plan.notes[count:]:
-                say(note)
-            if unclaimed := plan.unclaimed():
-                say(
-                    f"{len(unclaimed)} image files fit no split of {plan.recipe.name}, such as {unclaimed[0]}"
-                )
-        if staging and target:
-            tables.publish(staging, target, outcome.manifest)
+    staging = None
+    if target:
+        stack.enter_context(tables.locked(target))
+        staging = _staging(target, parts, plans, about, options, say)
+        stack.enter_context(tables.kept(staging))
+    outcome = _run(plans, staging, about, options, progress)
+    for plan, count in zip(plans, told, strict=True):
+        for note in plan.notes[count:]:
+            say(note)
+        if unclaimed := plan.unclaimed():
+            say(f"{len(unclaimed)} image files fit no split of {plan.recipe.name}, such as {unclaimed[0]}")
+    if staging and target:
+        tables.publish(staging, target, outcome.manifest)
     return outcome
 
 

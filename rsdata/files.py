@@ -48,6 +48,7 @@ class Dump:
         self.root = places.root(source)
         self.refused: list[Rejection] = []
         self._matches: dict[tuple[str, str], list[Match]] = {}
+        self._kinds: dict[tuple[str, str], list[str]] = {}
         try:
             if places.is_local(self.root):
                 found = list(self._walk(str(self.root), "", self.root.resolve()))
@@ -102,10 +103,27 @@ class Dump:
         if (found := self._matches.get((pattern, prefix))) is None:
             fits = compile_pattern(pattern).fullmatch
             found = self._matches[pattern, prefix] = []
-            for path in self.paths:
+            for path in self._likely(pattern, prefix):
                 if path.startswith(prefix) and (hit := fits(_plain(path[len(prefix) :]))):
                     found.append(Match(path, hit.groups()))
+            found.sort()
         return found
+
+    def _likely(self, pattern: str, prefix: str) -> Iterator[str]:
+        """The files whose folder and extension do not rule it out that they fit a pattern."""
+        if not self._kinds:
+            for path in self.paths:
+                folder, _, name = path.rpartition("/")
+                self._kinds.setdefault((folder, name.rpartition(".")[2]), []).append(path)
+        start = fold(prefix + fixed_folder(pattern))
+        ending = pattern.rpartition(".")[2]
+        for (folder, suffix), paths in self._kinds.items():
+            if ending == "*":
+                likely = f".{suffix.lower()}" in IMAGE_SUFFIXES
+            else:
+                likely = bool(_STAR.search(ending)) or "/" in ending or fold(suffix) == fold(ending)
+            if likely and fold(folder + "/").startswith(start):
+                yield from paths
 
     def prefixes(self, pattern: str) -> set[str]:
         """Each folder of the dump (as "" or "x/y/") below which some file fits `pattern`."""
@@ -179,6 +197,7 @@ def fold(text: str) -> str:
     return _plain(text).casefold()
 
 
+_STAR = re.compile(r"[*{}]")
 _TOKEN = re.compile(r"(\*\*|\*|\{[^{}]*\}|\.\*$)")
 
 
@@ -239,6 +258,32 @@ def read_text(root: Path, path: str) -> tuple[str, str]:
     return text.replace("\r\n", "\n").replace("\r", "\n"), encoding
 
 
+def _read(path: str) -> bytes:
+    """A file of this machine, in as few calls as can be: of small ones pathlib makes the better part."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        parts = [os.read(descriptor, _SMALL)]
+        while len(parts[-1]) == _SMALL or (parts[-1] and len(parts) > 1):
+            parts.append(os.read(descriptor, _SMALL))
+    finally:
+        os.close(descriptor)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def read_all(root: Path, paths: Sequence[str]) -> list[bytes | None]:
+    """Files as they are, None for one that cannot be read."""
+    found: list[bytes | None] = []
+    for path in paths:
+        try:
+            if places.is_local(root):
+                found.append(_read(f"{root}/{path}"))
+            else:
+                found.append(places.read_bytes(root / path))
+        except OSError:
+            found.append(None)
+    return found
+
+
 def read_bytes(root: Path, path: str) -> bytes:
     """An annotation file as it is. Raises AnnotationError where it cannot be read."""
     try:
@@ -276,6 +321,8 @@ class Element(NamedTuple):
 
 _DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
 _SPACE = re.compile(r"[ \t\n\r]*")
+_SMALL = 1 << 16
+"""Bytes of a file that are read at a time: of most label files, all."""
 _HEAD = 1024
 """Bytes by which an array is looked for in its file: to look for all of it takes seconds."""
 _DECODER = json.JSONDecoder()

@@ -7,7 +7,7 @@ which their hashes differ (Hamming distance, stated as "≤ T").
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any, NamedTuple, TypeAlias
 
@@ -57,6 +57,8 @@ _DEVIATION = 2.0
 _MARGIN = 20.0
 """Median distance of the coefficients from their median below which noise decides the bits: noise of one grey
 level in each of the 32 x 32 pixels moves a coefficient by 16."""
+_AT_ONCE = 16
+"""Images whose hashes are made at a time: as many as the processor's cache holds."""
 _BLOCK = 16 << 20
 """Pixels whose digest is computed at a time."""
 
@@ -113,8 +115,26 @@ def _symmetries() -> tuple[Pixels, Pixels]:
     return np.stack([order.ravel() for order, _ in held]), np.stack([sign.ravel() for _, sign in held])
 
 
+class Sample(NamedTuple):
+    """What `finished` makes the hashes of an image of.
+
+    low: (64,) rounded DCT coefficients of the whole. small: (64, 64) uint8, the image in grey. low_info,
+    pixels: as in Hashes.
+    """
+
+    low: Pixels
+    small: np.ndarray[Any, np.dtype[np.uint8]]
+    low_info: bool
+    pixels: str | None
+
+
 def hashes(image: Image.Image, again: Callable[[], Image.Image | None] = lambda: None) -> Hashes:
-    """The hashes of an opened image.
+    """The hashes of an opened image, as `sample` and `finished`."""
+    return finished([sample(image, again)])[0]
+
+
+def sample(image: Image.Image, again: Callable[[], Image.Image | None] = lambda: None) -> Sample:
+    """All that must be seen of an opened image for its hashes.
 
     It is decoded here, JPEG at a reduced scale (`draft`), so that a truncated file raises OSError. again:
     opens the same file once more, for the exact pixels of a flat JPEG.
@@ -122,33 +142,54 @@ def hashes(image: Image.Image, again: Callable[[], Image.Image | None] = lambda:
     drafted = image.draft("L", (64, 64)) is not None
     grey = image.convert("L")
     tiny, small = (
-        np.asarray(grey.resize((side, side), resample), dtype=np.float64)
+        np.asarray(grey.resize((side, side), resample))
         for side, resample in ((_TINY, Image.Resampling.LANCZOS), (_SMALL, Image.Resampling.BOX))
     )
+    values = tiny.astype(np.float64)
     basis = _basis()
     # Rounded, because of a plain image all but one coefficient are zero up to the noise of the arithmetic.
+    low = np.round(basis @ values @ basis.T, 6).ravel()
+    apart = np.sort(np.abs(low - _middle(np.sort(low))))
+    # In whole numbers, so that no noise of arithmetic decides: variance times the square of their number.
+    spread = values.size * float(np.vdot(values, values)) - float(values.sum()) ** 2
+    low_info = bool(spread < (_DEVIATION * values.size) ** 2 or _middle(apart) < _MARGIN)
+    exact = image if not drafted else again() if low_info else None
+    return Sample(low, small, low_info, None if exact is None else digest(exact))
+
+
+def _middle(ordered: Pixels) -> Any:
+    """The median along the last axis of 64 sorted values."""
+    return (ordered[..., 31] + ordered[..., 32]) / 2
+
+
+def finished(samples: Sequence[Sample]) -> list[Hashes]:
+    """The hashes of images, many at a time: alone, each would cost more in calls than in arithmetic."""
+    found: list[Hashes] = []
+    for start in range(0, len(samples), _AT_ONCE):
+        found += _finished(samples[start : start + _AT_ONCE])
+    return found
+
+
+def _finished(samples: Sequence[Sample]) -> Iterator[Hashes]:
+    small = np.stack([each.small for each in samples]).astype(np.float64)
     sides, gains = _views()
-    low = sides @ np.minimum(gains * small, 255) @ sides.transpose(0, 2, 1)
-    low[0] = basis @ tiny @ basis.T
-    low = np.round(low, 6).reshape(len(VIEWS), 64)
+    low = sides @ np.minimum(gains * small[:, None], 255) @ sides.transpose(0, 2, 1)
+    low = np.round(low, 6).reshape(len(samples), len(VIEWS), 64)
+    low[:, 0] = [each.low for each in samples]
     places, signs = _symmetries()
-    copies = (low[:, places] * signs).reshape(-1, 64)
-    ordered = np.sort(copies, axis=1)
-    median = (ordered[:, 31] + ordered[:, 32]) / 2
-    phashes = _words(copies > median[:, None])
-    margin = np.median(np.abs(low[0] - median[0]))
-    low_info = bool(tiny.std() < _DEVIATION or margin < _MARGIN)
+    copies = (low[:, :, places] * signs).reshape(len(samples), -1, 64)
+    phashes = _words(copies > _middle(np.sort(copies, axis=-1))[..., None])
     down, across = _means(0.0, 16), _means(0.0, 17)
     cells = np.round(down @ small @ across.T, 6)
-    dhash = _words((cells[:, 1:] > cells[:, :-1]).reshape(4, 64))
-    exact = image if not drafted else again() if low_info else None
-    return Hashes(phashes[0], phashes, dhash, low_info, None if exact is None else digest(exact))
+    dhashes = _words((cells[:, :, 1:] > cells[:, :, :-1]).reshape(len(samples), 4, 64))
+    for each, phash, dhash in zip(samples, phashes, dhashes, strict=True):
+        yield Hashes(phash[0], phash, dhash, each.low_info, each.pixels)
 
 
-def _words(bits: np.ndarray[Any, np.dtype[np.bool_]]) -> list[int]:
-    """Rows of 64 bits as integers."""
-    packed = np.packbits(bits, axis=1)
-    return [int(word) for word in packed.view(">u8")[:, 0]]
+def _words(bits: np.ndarray[Any, np.dtype[np.bool_]]) -> list[list[int]]:
+    """(n, words, 64) bits as n lists of integers."""
+    words: list[list[int]] = np.packbits(bits, axis=-1).view(">u8")[..., 0].tolist()
+    return words
 
 
 def digest(image: Image.Image) -> str:

@@ -15,20 +15,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from PIL import Image
 
 from rsdata import places, rasters
 from rsdata.errors import RsdataError
-from rsdata.hashing import Hashes, hashes
+from rsdata.hashing import Hashes, Sample, finished, sample
 from rsdata.rasters import Rendering
 from rsdata.tiles import Window
 
 Pixels: TypeAlias = np.ndarray[Any, Any]
 
 _ORIENTATION = 0x0112
+_LARGE_FILE = 64 << 20
+"""Bytes: of a larger file the header is read first, which may say that it is a scene to be cut."""
 _GEOKEYS, _SAMPLES, _BITS = 34735, 277, 258
 _PLAIN = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV")
 _PATCHES, _PATCH = 8, 128
@@ -49,12 +51,17 @@ class Picture(NamedTuple):
     data: bytes
     width: int
     height: int
-    hashes: Hashes | None
+    sample: Sample | None
     sha256: str
     turned: int | None = None
     geometry: bytes | None = None
     gsd: float | None = None
     stored: tuple[int, int] | None = None
+
+    @property
+    def hashes(self) -> Hashes | None:
+        """Its hashes; of many, hashing.finished makes them faster."""
+        return finished([self.sample])[0] if self.sample else None
 
 
 class Place(NamedTuple):
@@ -92,9 +99,15 @@ def look(path: Path, rendering: Rendering) -> Picture:
     Of more than rasters.MAX_DECODED pixels, there is no hash; what must be rendered is refused.
     """
     with places.opened(path) as file:
-        image = rasters.open_image(file)
+        large = file.seek(0, io.SEEK_END) > _LARGE_FILE
+        file.seek(0)
+        data = None if large else file.read()
+        image = rasters.open_image(file if data is None else data)
         if image is not None and rendering.is_plain and _is_plain(image):
-            return _as_shipped(path, file, image, rendering)
+            if data is None:
+                file.seek(0)
+                data = file.read()
+            return _as_shipped(path, data, image, rendering)
     with opened(path, rendering) as scene:
         if scene.width * scene.height > rasters.MAX_DECODED:
             limit = _too_large(scene.width, scene.height)
@@ -110,9 +123,7 @@ def _too_large(width: int, height: int) -> str:
     return f"{width}x{height} is more than {rasters.MAX_DECODED} pixels"
 
 
-def _as_shipped(path: Path, file: IO[bytes], image: Image.Image, rendering: Rendering) -> Picture:
-    file.seek(0)
-    data = file.read()
+def _as_shipped(path: Path, data: bytes, image: Image.Image, rendering: Rendering) -> Picture:
     digest = hashlib.sha256(data).hexdigest()
     width, height = image.size
     place = _place_of(path, image)
@@ -121,15 +132,13 @@ def _as_shipped(path: Path, file: IO[bytes], image: Image.Image, rendering: Rend
         if rendering.scaled(width, height) != (width, height):
             raise OSError(f"{_too_large(width, height)}: too many to scale it down")
         return Picture(data, width, height, None, digest, None, geometry, gsd)
-    decoded = rasters.open_image(data)
-    assert decoded is not None
-    with decoded, decoding():
-        turned = _turned(decoded)
+    with image, decoding():
+        turned = _turned(image)
         if (size := rendering.scaled(width, height)) != (width, height):
-            decoded.draft(decoded.mode, size)  # a JPEG is decoded at the scale next above
-            data, digest, found = _encoded(_resized(decoded, size), _is_jpeg(decoded))
+            image.draft(image.mode, size)  # a JPEG is decoded at the scale next above
+            data, digest, found = _encoded(_resized(image, size), _is_jpeg(image))
             return Picture(data, width, height, found, digest, turned, geometry, gsd, size)
-        found = hashes(decoded, lambda: rasters.open_image(data))
+        found = sample(image, lambda: rasters.open_image(data))
         return Picture(data, width, height, found, digest, turned, geometry, gsd)
 
 
@@ -157,6 +166,8 @@ def _place(raster: Any) -> Place | None:
 
 
 def _turned(image: Image.Image) -> int | None:
+    if "exif" not in image.info and not hasattr(image, "tag_v2"):
+        return None
     turned = image.getexif().get(_ORIENTATION, 1)
     return None if turned == 1 else turned
 
@@ -234,12 +245,12 @@ def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     return plain.resize(size, Image.Resampling.LANCZOS)
 
 
-def _encoded(image: Image.Image, lossy: bool) -> tuple[bytes, str, Hashes]:
-    """An image as a file, with its digest, and the hashes of the pixels in it."""
+def _encoded(image: Image.Image, lossy: bool) -> tuple[bytes, str, Sample]:
+    """An image as a file, with its digest, and a sample of the pixels in it."""
     data = encoded(image, lossy)
     stored = rasters.open_image(data) if lossy else image
     assert stored is not None
-    return data, hashlib.sha256(data).hexdigest(), hashes(stored, lambda: rasters.open_image(data))
+    return data, hashlib.sha256(data).hexdigest(), sample(stored, lambda: rasters.open_image(data))
 
 
 def _eight_bits(mode: str) -> str:

@@ -41,6 +41,13 @@ class Entry(NamedTuple):
     stamp: int
 
 
+class Temporary(NamedTuple):
+    """A file that is being written."""
+
+    descriptor: int
+    name: str
+
+
 def place(text: str | Path) -> Path:
     """The path that a user names. Raises RsdataError where it needs a package that is missing."""
     if isinstance(text, str) and "://" in text and not text.startswith("file://"):
@@ -350,26 +357,36 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     What goes to a URL is gathered in a file without a name, and sent at the end.
     """
     encoding = None if "b" in mode else "utf-8"
-    if not is_local(path):
+    if is_local(path):
+        with (
+            atomic_path(path) as held,
+            open(held.descriptor, mode, encoding=encoding, closefd=False) as file,
+        ):
+            yield file
+    else:
         with tempfile.TemporaryFile() as copy:
             with open(copy.fileno(), mode, encoding=encoding, closefd=False) as file:
                 yield file
             copy.seek(0)
             _send(copy, path)
-        return
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Temporary]:
+    """As `atomic_write` for a local file: its descriptor, and the name that it has meanwhile."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
     try:
-        with os.fdopen(handle, mode, encoding=encoding) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        yield Temporary(handle, name)
+        os.fsync(handle)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
         _sync(path.parent)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        Path(name).unlink(missing_ok=True)
         raise
+    finally:
+        os.close(handle)
 
 
 def _send(copy: IO[bytes], path: Path) -> None:

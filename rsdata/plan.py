@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from rsdata import files
@@ -480,7 +481,8 @@ def _partners(images: Sequence[Match], annotations: Sequence[Match]) -> dict[str
     return partners
 
 
-def _key(stars: Sequence[str]) -> tuple[str, ...]:
+@lru_cache(1 << 16)  # each is asked for some six times
+def _key(stars: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(map(fold, stars)) or ("",)
 
 

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +31,7 @@ from rsdata import (
     tables,
     tiles,
 )
+from rsdata.classes import Classes
 from rsdata.engine import ATTEMPTS, Engine
 from rsdata.errors import AnnotationError, UnfinishedError
 from rsdata.pictures import Picture
@@ -40,6 +42,8 @@ from rsdata.tables import Row
 from rsdata.tiles import Tiling, Window
 from rsdata.words import Words
 
+_AHEAD = 1024
+"""Label files that are read at a time."""
 _NO_OBJECT = frozenset(["E01", "E09", "E16", "E26", "E27", "E29", "E34"])
 """Codes of what is dropped and is no object: files, repeated entries, links, captions."""
 
@@ -108,7 +112,7 @@ def write_shard(shard: Shard) -> Result:
     """
     with _writer(shard) as add, _in_hand(shard) as take:
         work = _Work(shard, add)
-        for index, unit in enumerate(shard.units):
+        for index, unit in enumerate(_read_ahead(shard, work.classes)):
             take(index)
             if index in shard.lost:
                 work.leave_out(unit)
@@ -133,6 +137,24 @@ def write_shard(shard: Shard) -> Result:
         with tables.writing():
             journal.note(shard.path, result)
     return result
+
+
+def _read_ahead(shard: Shard, classes: Classes) -> Iterator[Unit]:
+    """The units of a shard, with their Records where the reader can read many files at a time."""
+    read_many = getattr(shard.recipe.reader, "read_many", None)
+    if read_many is None:
+        yield from shard.units
+        return
+    for layout, run in groupby(shard.units, lambda unit: unit.layout):
+        units = iter(run)
+        while some := list(islice(units, _AHEAD)):
+            alone = [unit for unit in some if unit.record is None and unit.annotation]
+            paths = [unit.annotation for unit in alone]
+            records = read_many(shard.root, paths, classes, **layout.options)
+            held = dict(zip(paths, records, strict=True))
+            for unit in some:
+                record = None if unit.record is not None else held.get(unit.annotation)
+                yield unit if record is None else unit._replace(record=record._replace(image=unit.image))
 
 
 def revise(shard: Shard, deaths: int) -> Shard | None:
@@ -445,7 +467,7 @@ class _Work:
                 captions,
                 source if captions else None,
                 record.label,
-                picture.hashes if picture else None,
+                picture.sample if picture else None,
                 picture.sha256 if picture else None,
                 unit.annotation,
                 gsd,

@@ -11,13 +11,19 @@ TABLE/manifest.json                       written last: without it the table is 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import chain, groupby
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +32,7 @@ import pyarrow.parquet as pq
 from rsdata import places
 from rsdata.columns import Boxes
 from rsdata.errors import RsdataError, TableError, UnfinishedError
-from rsdata.hashing import Hashes
+from rsdata.hashing import Hashes, Sample, finished
 from rsdata.records import OBJECT, REJECTION_SCHEMA, SCHEMA, Box, Rejection
 
 MANIFEST = "manifest.json"
@@ -45,7 +51,7 @@ SPLIT = re.compile(r"\w[\w.-]*")
 
 ROWS_PER_GROUP = 100
 BYTES_PER_GROUP = 64 << 20
-ROWS_PER_GROUP_WITHOUT_IMAGES = 10_000
+ROWS_PER_GROUP_WITHOUT_IMAGES = 2_500
 
 _HUGGINGFACE = {"info": {"features": {"image": {"_type": "Image"}}}}
 """The image column alone: Hugging Face decodes it in every release, while declared lists break older ones."""
@@ -82,7 +88,7 @@ class Row(NamedTuple):
     captions: Sequence[str]
     caption_source: str | None
     label: str | None
-    hashes: Hashes | None
+    hashes: Sample | Hashes | None
     sha256: str | None
     annotation: str
     gsd: float | None = None
@@ -98,6 +104,8 @@ def batch(rows: Sequence[Row]) -> pa.Table:
         [pa.array(column["image"], pa.binary()), pa.array(map(utf8, column["path"]), pa.string())],
         fields=list(SCHEMA.field("image").type),
     )
+    made = iter(finished([each for each in column["hashes"] if isinstance(each, Sample)]))
+    hashes = [next(made) if isinstance(each, Sample) else each for each in column["hashes"]]
     arrays = []
     for field in SCHEMA:
         if field.name == "image":
@@ -114,9 +122,7 @@ def batch(rows: Sequence[Row]) -> pa.Table:
                 )
             )
         elif field.name in Hashes._fields:
-            arrays.append(
-                pa.array([each and getattr(each, field.name) for each in column["hashes"]], field.type)
-            )
+            arrays.append(pa.array([each and getattr(each, field.name) for each in hashes], field.type))
         elif field.type == pa.string():
             arrays.append(pa.array(map(utf8, column[field.name]), field.type))
         else:
@@ -191,8 +197,14 @@ def shard_writer(path: Path, about: Mapping[str, Any]) -> Iterator[ShardWriter]:
 
     Raises UnfinishedError where it cannot be written.
     """
-    with writing(), places.atomic_write(path) as file, ThreadPoolExecutor(1) as thread:
-        writer = ShardWriter(file, about, thread)
+    with writing(), ExitStack() as stack:
+        sink: Any
+        descriptor = None
+        if places.is_local(path):  # Arrow writes to a name without the detour by Python
+            descriptor, sink = stack.enter_context(places.atomic_path(path))
+        else:
+            sink = stack.enter_context(places.atomic_write(path))
+        writer = ShardWriter(sink, about, stack.enter_context(ThreadPoolExecutor(1)), descriptor)
         try:
             yield writer
             writer.flush()
@@ -201,14 +213,17 @@ def shard_writer(path: Path, about: Mapping[str, Any]) -> Iterator[ShardWriter]:
 
 
 class ShardWriter:
-    """Rows gathered into row groups of at most 100 rows and 64 MB (10,000 rows where there are no images).
+    """Rows gathered into row groups of at most 100 rows and 64 MB (2,500 rows where there are no images).
 
     A shard is a GeoParquet file where its first row group has a footprint: readers find that in the schema,
     which is written first.
     """
 
-    def __init__(self, file: IO[bytes], about: Mapping[str, Any], thread: ThreadPoolExecutor) -> None:
-        self._file, self._about, self._thread = file, about, thread
+    def __init__(
+        self, sink: Any, about: Mapping[str, Any], thread: ThreadPoolExecutor, descriptor: int | None = None
+    ) -> None:
+        """sink: the name of a file, or one that is open. descriptor: of the file on disk, if it is one."""
+        self._sink, self._about, self._thread, self._descriptor = sink, about, thread, descriptor
         self._parquet: pq.ParquetWriter | None = None
         self._written: Future[None] | None = None
         self._rows: list[Row] = []
@@ -235,7 +250,13 @@ class ShardWriter:
         self.wait()
         if self._parquet is None:
             self._parquet = self._opened(group["geometry"].null_count < group.num_rows)
-        self._written = self._thread.submit(self._parquet.write_table, group.cast(SCHEMA), group.num_rows)
+        self._written = self._thread.submit(self._append, self._parquet, group.cast(SCHEMA))
+
+    def _append(self, parquet: pq.ParquetWriter, group: pa.Table) -> None:
+        """Write, and have the disk take it while the next group is gathered: else the end waits for it."""
+        parquet.write_table(group, group.num_rows)
+        if self._descriptor is not None and hasattr(os, "fdatasync"):
+            os.fdatasync(self._descriptor)
 
     def _opened(self, georeferenced: bool) -> pq.ParquetWriter:
         metadata = {
@@ -245,7 +266,7 @@ class ShardWriter:
         if georeferenced:
             metadata["geo"] = json.dumps(_GEOPARQUET)
         return pq.ParquetWriter(
-            self._file,
+            self._sink,
             SCHEMA.with_metadata(metadata),
             compression={"image.bytes": "none", **dict.fromkeys(_COLUMNS, "zstd")},
             use_dictionary=list(_DICTIONARY),
@@ -318,6 +339,11 @@ def stage(table: Path) -> Path:
 def staged(table: Path, overwrite: bool) -> Iterator[Path]:
     """The folder of `stage`, gone when the run ends. What cannot be written meanwhile raises RsdataError."""
     check_target(table, overwrite)
+    with locked(table):
+        yield from _staged(table)
+
+
+def _staged(table: Path) -> Iterator[Path]:
     staging = stage(table)
     try:
         yield staging
@@ -325,6 +351,31 @@ def staged(table: Path, overwrite: bool) -> Iterator[Path]:
         raise RsdataError(f"{error.filename or table}: {error.strerror or error}") from error
     finally:
         unstage(staging)
+
+
+@contextmanager
+def locked(table: Path) -> Iterator[None]:
+    """Keeps other runs on this machine away from a table, until this one ends in whatever way.
+
+    Raises TableError where another writes to it.
+    """
+    if not places.is_local(table) or fcntl is None:
+        yield
+        return
+    with writing():
+        places.make_folder(table)
+        descriptor = os.open(table, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise TableError(f"{table}: another run writes to it") from None
+    except OSError:  # a file system without locks
+        pass
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

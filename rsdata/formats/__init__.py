@@ -20,6 +20,8 @@ A format is a module with
   only: geometry, duplicates and unknown classes are judged by `checks`, at one place for all formats.
   Parameters called `image`, `instances` and `window` are filled in by the flow, where a reader has them: the
   image's path, that of its instance mask, and the part of a mask that is wanted (x, y, width, height).
+- `read_many(root, paths, classes, **options)`, if it is many times as fast: the Record of each file in which
+  all is as it should be, None for others, which `read` reads.
 - `write(path, records, **options)`: the inverse, which sample dumps and round-trip tests use. A format
   whose file is a raster has `write(path, mask, raw_labels, background)` and `ALIGNED = True`: its size
   must be the image's. `GEOREFERENCED = True`: sample images are GeoTIFFs. `accompany(folder, raw_labels)`
@@ -32,17 +34,20 @@ from __future__ import annotations
 
 import difflib
 import pkgutil
+from functools import cache
 from importlib import import_module
 from types import ModuleType
 
 from rsdata.errors import RecipeError
 
 
+@cache
 def names() -> list[str]:
     """All formats, by name."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name[0] != "_")
 
 
+@cache
 def load(name: str) -> ModuleType:
     """The module of a format. Raises RecipeError with the nearest name where there is none."""
     if name not in names():

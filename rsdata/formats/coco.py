@@ -18,11 +18,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, count
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
@@ -83,10 +84,15 @@ class _Category(msgspec.Struct, gc=False):
 
 class _Document(msgspec.Struct, gc=False):
     images: list[_Image]
-    annotations: list[_Annotation]
+    annotations: msgspec.Raw
     categories: list[_Category] = []
 
 
+_annotations = msgspec.json.Decoder(list[_Annotation])
+_PIECE = 4 << 20
+"""Bytes of annotations that are decoded at once."""
+_NEXT = re.compile(rb"\}\s*,\s*(?=\{)")
+_TRIES = 8
 _segmentation = msgspec.json.Decoder(list[list[float]] | _Rle | None)
 _POLYGONS = pyarrow.json.ParseOptions(pa.schema({"s": pa.list_(pa.list_(pa.float64()))}))
 _NO_BBOX = (math.nan,) * 4
@@ -112,22 +118,55 @@ def read(root: Path, path: str, classes: Classes, bbox: str = "xywh") -> Iterato
     places: _Places | None = None
     try:
         document = msgspec.json.decode(data.removeprefix(b"\xef\xbb\xbf"), type=_Document)
+        held = _Images(path, document, classes, None)
+        columns = _gather(_chunks(document.annotations), held, bbox == "xyxy")
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         places = {"images": [], "annotations": [], "categories": []}
-        document = _Document([], [])
-        yield from _element_by_element(root, path, document, places)
-    del data
-    names = {category.id: category.name for category in document.categories}
-    yield from _records(path, document, places, names, classes, bbox == "xyxy")
+        document, items = _Document([], _NOTHING), list[_Annotation]()
+        yield from _element_by_element(root, path, document, items, places)
+        held = _Images(path, document, classes, places)
+        columns = _gather([items], held, bbox == "xyxy")
+        del items
+    del data, document
+    yield from _records(path, held, columns, places, classes, bbox == "xyxy")
 
 
-def _element_by_element(root: Path, path: str, document: _Document, places: _Places) -> Iterator[Rejection]:
-    """Fill `document` with all elements that have their type; `places` gets their indices."""
+def _chunks(text: msgspec.Raw) -> Iterator[list[_Annotation]]:
+    """The annotations, some megabytes of them at a time. Raises MsgspecError.
+
+    All of them as records would be most of the memory. A piece ends where one object seems to end and another
+    to begin; if that was inside of something else, the piece does not decode, and the next place is tried.
+    """
+    view, at = memoryview(text), 1
+    while len(view) - at > _PIECE:
+        end = at + _PIECE
+        for attempt in range(_TRIES):
+            hit = _NEXT.search(view, end)
+            if hit is None:
+                break
+            try:
+                yield _annotations.decode(b"".join((b"[", view[at : hit.start() + 1], b"]")))
+            except msgspec.MsgspecError:
+                if attempt == _TRIES - 1:
+                    raise
+                end = hit.end()
+            else:
+                at = hit.end()
+                break
+        if hit is None:
+            break
+    yield _annotations.decode(b"".join((b"[", view[at:])) if at > 1 else text)
+
+
+def _element_by_element(
+    root: Path, path: str, document: _Document, items: list[_Annotation], places: _Places
+) -> Iterator[Rejection]:
+    """Fill `document` and `items` with all elements that have their type; `places` gets their indices."""
     text, encoding = files.read_text(root, path)
     yield from files.foreign(path, encoding)
     kinds: dict[str, tuple[type[Any], list[Any]]] = {
         "images": (_Image, document.images),
-        "annotations": (_Annotation, document.annotations),
+        "annotations": (_Annotation, items),
         "categories": (_Category, document.categories),
     }
     document.categories = kinds["categories"][1]
@@ -170,37 +209,120 @@ def _without_bbox(parsed: Any, value: Any) -> _Annotation | None:
         return None
 
 
+class _Images:
+    """The images and categories of a document.
+
+    kept: (place in the file, image), each id once; ranks: of each id its place in `kept`; doubles: the images
+    whose id is taken. labels: (label, raw label) by category id.
+    """
+
+    def __init__(self, path: str, document: _Document, classes: Classes, places: _Places | None) -> None:
+        self.kept: list[tuple[int, _Image]] = []
+        self.ranks: dict[int | str, int] = {}
+        self.doubles: list[Rejection] = []
+        for place, image in zip(places["images"] if places else count(), document.images, strict=False):
+            image.width, image.height = _side(image.width), _side(image.height)
+            if (rank := self.ranks.setdefault(image.id, len(self.kept))) < len(self.kept):
+                why = f"image id {image.id!r} is taken by {self.kept[rank][1].file_name}"
+                self.doubles.append(Rejection("rejected", "E16", path, place, image.file_name, why, "images"))
+            else:
+                self.kept.append((place, image))
+        names = {category.id: category.name for category in document.categories}
+        self.labels = {key: (classes[name], name) for key, name in names.items()}
+
+
+class _Gathered(NamedTuple):
+    """Annotations by column: image (-1: none), whether it is odd, class code, edges, polygon.
+
+    strays: the image ids of those whose image is unknown. rest: by index, those that are odd. Not odd is a
+    bbox, a known category, one sound polygon or none, and no flag.
+    """
+
+    owner: Array
+    odd: Array
+    codes: Array
+    edges: Array
+    polygons: pa.ListArray
+    strays: list[int | str]
+    rest: dict[int, _Annotation]
+
+
+def _gather(chunks: Iterable[list[_Annotation]], held: _Images, corners: bool) -> _Gathered:
+    """All annotations by column. Polygons are parsed in a thread while the next chunk is decoded."""
+    index = {key: code for code, key in enumerate(held.labels)}
+    columns: list[tuple[Array, Array, Array, Array]] = []
+    parsed: list[tuple[Array, pa.ListArray]] = []
+    strays: list[int | str] = []
+    rest: dict[int, _Annotation] = {}
+    at = 0
+
+    def finish(pending: Future[tuple[Array, pa.ListArray]] | None, items: list[_Annotation]) -> None:
+        nonlocal at
+        if pending is None:
+            return
+        unsound, polygons = pending.result()
+        owner, odd, _, _ = columns[-1]
+        odd |= unsound
+        parsed.append((odd, polygons))
+        strays.extend(items[number].image_id for number in np.flatnonzero(owner < 0).tolist())
+        for number in np.flatnonzero(odd).tolist():
+            item = rest[at + number] = items[number]
+            item.segmentation = item.segmentation.copy()  # which would keep the whole chunk
+        at += len(items)
+
+    with ThreadPoolExecutor(1) as thread:
+        pending, before = None, list[_Annotation]()
+        for items in chunks:
+            finish(pending, before)
+            pending, before = thread.submit(_polygons, items), items
+            columns.append(_columns(items, held.ranks, index, corners))
+        finish(pending, before)
+    if not columns:
+        columns.append(_columns([], held.ranks, index, corners))
+        parsed.append(_polygons([]))
+    owner, _, codes, edges = (np.concatenate(each) for each in zip(*columns, strict=True))
+    odd = np.concatenate([each for each, _ in parsed])
+    polygons = pa.concat_arrays([each for _, each in parsed])
+    return _Gathered(owner, odd, codes, edges, polygons, strays, rest)
+
+
+def _columns(
+    items: Sequence[_Annotation],
+    ranks: Mapping[int | str, int],
+    index: Mapping[int | str, int],
+    corners: bool,
+) -> tuple[Array, Array, Array, Array]:
+    """Image, oddity but for the polygon, class code and edges of some annotations."""
+    owner = np.array([ranks.get(item.image_id, -1) for item in items], np.int64)
+    codes = np.array([index.get(item.category_id, -1) for item in items], np.int32)
+    odd = np.array([bool(item.iscrowd or item.ignore) for item in items], bool) | (codes < 0)
+    numbers = chain.from_iterable([item.bbox or _NO_BBOX for item in items])
+    edges = np.fromiter(numbers, np.float64, 4 * len(items)).reshape(-1, 4)
+    if not corners:
+        edges[:, 2:] += edges[:, :2]
+    odd |= np.isnan(edges).any(axis=1)
+    return owner, odd, codes, edges
+
+
 def _records(
     path: str,
-    document: _Document,
+    held: _Images,
+    columns: _Gathered,
     places: _Places | None,
-    names: dict[int | str, str],
     classes: Classes,
     corners: bool,
 ) -> Iterator[Record | Rejection]:
     """The images of a document, their boxes gathered in columns: first in the file's order, then by image."""
-    kept: list[tuple[int, _Image]] = []
-    ranks: dict[int | str, int] = {}
-    for place, image in zip(places["images"] if places else count(), document.images, strict=False):
-        image.width, image.height = _side(image.width), _side(image.height)
-        if (rank := ranks.setdefault(image.id, len(kept))) < len(kept):
-            why = f"image id {image.id!r} is taken by {kept[rank][1].file_name}"
-            yield Rejection("rejected", "E16", path, place, image.file_name, why, "images")
-        else:
-            kept.append((place, image))
-    labels = {key: (classes[name], name) for key, name in names.items()}
-    items = document.annotations
-    owner, odd, codes, edges, polygons = _gather(items, ranks, labels, corners)
-    # The text and the annotations are most of the memory: all that is asked for again are the odd ones.
-    strays = [items[number].image_id for number in np.flatnonzero(owner < 0).tolist()]
-    rest = {number: items[number] for number in np.flatnonzero(odd).tolist()}
-    items.clear()
+    yield from held.doubles
+    kept, labels = held.kept, held.labels
+    owner, odd, codes, edges, polygons, strays, rest = columns
     order = np.argsort(owner, kind="stable")
     ends = np.searchsorted(owner[order], np.arange(len(kept) + 1))
     lines = (order if places is None else np.array(places["annotations"], np.int64)[order]).tolist()
     for stray, line in zip(strays, lines, strict=False):
         why = f"no image has the id {stray!r}"
         yield Rejection("dropped", "E07", path, line, "", why, "annotations")
+    names = [(label, raw, ()) for label, raw in labels.values()] or [("", "", ())]
     for first in range(0, len(kept), _CHUNK):
         own = ends[first : first + _CHUNK + 1]
         bounds = own.tolist()
@@ -209,12 +331,10 @@ def _records(
         sizes = np.array([(image.width or np.inf, image.height or np.inf) for image in images])
         flat = _taken(polygons, rows)
         classed = np.maximum(codes[rows], 0)  # those of no category are odd, and never seen
-        columns = Columns(
-            list(labels.values()) or [("", "")], classed, edges[rows], flat, own - own[0], sizes
-        )
+        shared = Columns(names, classed, edges[rows], flat, own - own[0], sizes)
         strange = np.diff(np.concatenate(([0], np.cumsum(odd[rows])))[own - own[0]]).tolist()
         for number, (place, image) in enumerate(kept[first : first + _CHUNK]):
-            boxes: Sequence[Box] = Boxes(columns, number)
+            boxes: Sequence[Box] = Boxes(shared, number)
             mine = lines[bounds[number] : bounds[number + 1]]
             if strange[number]:
                 usual, indices = iter(boxes), mine
@@ -240,31 +360,6 @@ def _records(
                 element="annotations",
                 place=place,
             )
-
-
-def _gather(
-    items: Sequence[_Annotation],
-    ranks: Mapping[int | str, int],
-    labels: Mapping[int | str, tuple[str, str]],
-    corners: bool,
-) -> tuple[Array, Array, Array, Array, pa.ListArray]:
-    """Of each annotation: its image (-1: none), whether it is odd, class code, edges and polygon.
-
-    Not odd is a bbox, a known category, one sound polygon or none, and no flag.
-    """
-    with ThreadPoolExecutor(1) as thread:
-        pending = thread.submit(_polygons, items)
-        owner = np.array([ranks.get(item.image_id, -1) for item in items], np.int64)
-        index = {key: code for code, key in enumerate(labels)}
-        codes = np.array([index.get(item.category_id, -1) for item in items], np.int32)
-        odd = np.array([bool(item.iscrowd or item.ignore) for item in items], bool) | (codes < 0)
-        numbers = chain.from_iterable([item.bbox or _NO_BBOX for item in items])
-        edges = np.fromiter(numbers, np.float64, 4 * len(items)).reshape(-1, 4)
-        if not corners:
-            edges[:, 2:] += edges[:, :2]
-        odd |= np.isnan(edges).any(axis=1)
-        unsound, polygons = pending.result()
-    return owner, odd | unsound, codes, edges, polygons
 
 
 def _polygons(items: Sequence[_Annotation]) -> tuple[Array, pa.ListArray]:

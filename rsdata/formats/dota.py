@@ -16,6 +16,7 @@ from pathlib import Path
 
 from rsdata import files
 from rsdata.classes import Classes
+from rsdata.formats import _dota
 from rsdata.formats._fields import numbers, text
 from rsdata.records import Box, Record, Rejection
 
@@ -28,8 +29,6 @@ LAYOUTS = [
     ("**/images/*.*", "**/labelTxt/*.txt"),
     ("**.*", "**.txt"),
 ]
-_HEADERS = ("imagesource:", "gsd:", "acquisition dates:")
-_FLAGS = {"0": (), "1": ("difficult",), "2": ("truncated",)}
 
 
 def read(root: Path, path: str, classes: Classes) -> Iterator[Record | Rejection]:
@@ -40,7 +39,7 @@ def read(root: Path, path: str, classes: Classes) -> Iterator[Record | Rejection
     gsd = None
     for number, line in enumerate(content.split("\n"), 1):
         fields = line.replace(",", " ").split()
-        if not fields or line.lower().lstrip().startswith(_HEADERS):
+        if not fields or line.lower().lstrip().startswith(_dota.HEADERS):
             gsd = gsd or _gsd(line)
             continue
         if len(fields) not in (9, 10):
@@ -49,7 +48,7 @@ def read(root: Path, path: str, classes: Classes) -> Iterator[Record | Rejection
             continue
         try:
             quad = numbers(fields[:8])
-            flags = _FLAGS[fields[9] if len(fields) == 10 else "0"]
+            flags = _dota.FLAGS[fields[9] if len(fields) == 10 else "0"]
         except (ValueError, KeyError) as error:
             why = f"difficult is {error}, expected 0, 1 or 2" if isinstance(error, KeyError) else str(error)
             yield Rejection("dropped", "E06", path, number, "", why)
@@ -59,6 +58,11 @@ def read(root: Path, path: str, classes: Classes) -> Iterator[Record | Rejection
         boxes.append(Box(classes[raw], raw, min(xs), min(ys), max(xs), max(ys), quad, flags))
         lines.append(number)
     yield Record("", boxes, annotation=path, lines=lines, gsd=gsd)
+
+
+def read_many(root: Path, paths: Sequence[str], classes: Classes) -> list[Record | None]:
+    """The Records of label files that are all in order, many of them parsed at once, None for others."""
+    return _dota.records(files.read_all(root, paths), paths, classes, _gsd)
 
 
 def _gsd(line: str) -> float | None:

@@ -19,6 +19,7 @@ and `rotated = "mbox_cx mbox_cy mbox_w mbox_h mbox_ang"`; FAIR1M has `label = "p
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ from xml.etree import ElementTree
 from rsdata import files
 from rsdata.classes import Classes
 from rsdata.errors import AnnotationError, RecipeError
+from rsdata.formats import _voc
 from rsdata.formats._fields import text
 from rsdata.formats._xml import parse
 from rsdata.records import Box, Record, Rejection
@@ -44,9 +46,10 @@ LAYOUTS = [
 _CORNERS = ("left_top", "right_top", "right_bottom", "left_bottom")
 _BBOX = "bndbox/xmin bndbox/ymin bndbox/xmax bndbox/ymax"
 _SIZES = "size/width size/height"
-_FLAGS = ("difficult", "truncated", "occluded")
 _ZERO = re.compile(rb"<(?:[xy]min|[xy]_(?:left|right)_(?:top|bottom)|[xy]\d+)>\s*0+(?:\.0*)?\s*</")
 _LARGEST = 2**31 - 1
+_SOME = 256
+"""Files that are looked through at a time for a corner at 0."""
 
 
 def prepare(
@@ -55,12 +58,10 @@ def prepare(
     """The options with `base = "auto"` settled over the whole set: 0 where some corner is 0, else 1."""
     if options.get("base", "auto") != "auto":
         return dict(options)
-    for path, _ in pairs:
-        try:
-            if _ZERO.search(files.read_bytes(root, path)):
-                return {**options, "base": 0}
-        except AnnotationError:
-            continue
+    for start in range(0, len(pairs), _SOME):
+        texts = files.read_all(root, [path for path, _ in pairs[start : start + _SOME]])
+        if any(_ZERO.search(text) for text in texts if text):
+            return {**options, "base": 0}
     return {**options, "base": 1}
 
 
@@ -113,7 +114,9 @@ def read(
             yield Rejection("dropped", code, path, index, "", str(error), tag)
             continue
         flags = tuple(
-            flag for flag in _FLAGS if (node.findtext(flag) or "0").strip() not in ("0", "", "Unspecified")
+            flag
+            for flag in _voc.FLAGS
+            if (node.findtext(flag) or "0").strip() not in ("0", "", "Unspecified")
         )
         if not shapes and polygon:
             xs, ys = polygon[0::2], polygon[1::2]
@@ -124,6 +127,16 @@ def read(
     width, height = (_side(tree, side) for side in sides.split())
     image = (tree.findtext("filename") or "").strip()
     yield Record(image, boxes, width, height, annotation=path, lines=lines, element=tag)
+
+
+def read_many(
+    root: Path, paths: Sequence[str], classes: Classes, base: int | str = "auto", **options: Any
+) -> list[Record | None]:
+    """The Records of files in the order of tags that nearly all have, None for others."""
+    usual = {name: held.default for name, held in inspect.signature(read).parameters.items()}
+    if base not in (0, 1, "auto") or any(value != usual[name] for name, value in options.items()):
+        return [None] * len(paths)
+    return _voc.records(files.read_all(root, paths), paths, classes, 1.0 if base == 1 else 0.0)
 
 
 def _number(node: ElementTree.Element, tag: str) -> float:
@@ -215,7 +228,7 @@ def write(
     for box in record.boxes:
         node = ElementTree.SubElement(parent, tag)
         _put(node, label, box.raw_label)
-        for flag in _FLAGS[:2]:
+        for flag in _voc.FLAGS[:2]:
             _put(node, flag, str(int(flag in box.flags)))
         if points:
             corners = [box.xmin, box.ymin, box.xmax, box.ymin, box.xmax, box.ymax, box.xmin, box.ymax]

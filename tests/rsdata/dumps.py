@@ -46,7 +46,7 @@ def sample_table(recipe: str, folder: Path, **options: Any) -> Path:
 
 
 def rows_of(table: Path) -> list[dict[str, Any]]:
-    return [row for path in tables.shards(table) for row in pq.read_table(path).to_pylist()]
+    return [row for path in tables.shards(table) for row in tables.read(path).to_pylist()]
 
 
 def contents(folder: Path) -> dict[str, bytes]:

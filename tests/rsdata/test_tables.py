@@ -115,7 +115,7 @@ def test_row_groups_are_capped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     assert groups([row(number) for number in range(250)]) == [100, 100, 50]
     assert groups([row(number, None) for number in range(250)]) == [250]
-    assert groups([row(number, None) for number in range(10_001)]) == [10_000, 1]
+    assert groups([row(number, None) for number in range(2_501)]) == [2_500, 1]
     monkeypatch.setattr(tables, "BYTES_PER_GROUP", 10)
     assert groups([row(number, b"1234") for number in range(5)]) == [2, 2, 1]
     assert groups([row(0, b"1" * 99), row(1, b"2"), row(2, b"3" * 99)]) == [1, 1, 1]
