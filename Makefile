@@ -23,9 +23,12 @@ lint: $(VENV)/all.done
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+# The peers have an environment of their own, because what they ask for is not what we do.
 bench: $(VENV)/all.done
-	$(INSTALL) globox
-	$(BIN)/python tests/benchmarks/coco.py
+	@$(PYTHON) -m venv --without-pip $(VENV)/peers
+	@$(PYTHON) -m pip --python $(VENV)/peers/bin/python --disable-pip-version-check install --quiet \
+		globox datumaro supervision
+	$(BIN)/python tests/benchmarks/write.py --peers $(abspath $(VENV))/peers/bin/python
 
 clean:
 	rm -rf $(VENV) demo build dist

@@ -246,8 +246,9 @@ def _staging(
     for key in ("engine", "dry_run", "overwrite"):
         del chosen[key]
     splits = {part.recipe.name: list(part.splits) for part in parts}
-    job = {"options": chosen, "splits": splits, "shards": [SHARD_BYTES, SHARD_ROWS], "table": about}
     dumps = [plan.dump for plan in plans]
+    shards = [SHARD_BYTES, SHARD_ROWS]
+    job = {"options": chosen, "sources": len(dumps), "splits": splits, "shards": shards, "table": about}
     changes = journal.changes(staging, job, dumps)
     if changes == []:
         tables.sweep(staging)

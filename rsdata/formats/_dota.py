@@ -21,7 +21,6 @@ _HEADER_BYTES = tuple(header.encode() for header in HEADERS)
 _WORDS = pa.dictionary(pa.int32(), pa.string())
 _CORNERS = ("x1", "y1", "x2", "y2", "x3", "y3", "x4", "y4")
 _USUAL = bytes(set(range(32, 127)) - {ord(",")} | {10})
-_ODD = (b"  ", b" \n", b"\n\n", b"\n ")
 
 
 def records(
@@ -57,8 +56,9 @@ def records(
 
 def _is_usual(body: bytes) -> bool:
     """Whether the parser of many files takes it: plain ASCII, one blank between fields, no empty line."""
-    usual = not body.translate(None, _USUAL) and body[:1] not in (b" ", b"\n")
-    return usual and not any(odd in body for odd in _ODD)
+    if body.translate(None, _USUAL) or body[:1] in (b" ", b"\n"):
+        return False
+    return not (b"  " in body or b" \n" in body or b"\n\n" in body or b"\n " in body)
 
 
 def _parsed(

@@ -175,6 +175,7 @@ def measured(kind: str, root: Path, options: argparse.Namespace) -> dict[str, Me
         if name.startswith("Datumaro") and kind == "coco":
             source = root / "coco-layout"
             (source / "annotations").mkdir(parents=True)
+            (source / "images/train").mkdir(parents=True)
             (source / "annotations/instances_train.json").symlink_to(dump / "annotations.json")
         try:
             ours[name] = measure([*peer, script, str(source), str(root / f"out-{number}")])

@@ -201,6 +201,13 @@ def test_another_dump_is_named(change: str, dump: Path, small_shards: None, tmp_
         run("dota", dump, tmp_path / "t")
 
 
+def test_another_source_is_named(dump: Path, small_shards: None, tmp_path: Path) -> None:
+    interrupted(dump, tmp_path / "t", 6)
+    sample_dump("dota", tmp_path / "more", images=2, seed=9)
+    with pytest.raises(TableError, match="sources was 1, is 2"):
+        run("dota", [dump, tmp_path / "more"], tmp_path / "t")
+
+
 def test_the_number_of_workers_and_the_engine_may_change(
     dump: Path, reference: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -326,6 +333,15 @@ def test_a_scheduler_that_asks_to_end(dump: Path, tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (3, "Interrupted: what is done is kept; the same command goes on\n")
+
+
+def test_two_runs_do_not_write_one_table(dump: Path, small_shards: None, tmp_path: Path) -> None:
+    def another(step: flow.Step) -> None:
+        with pytest.raises(TableError, match="another run writes to it"):
+            convert([dump], tmp_path / "t", recipes.load("dota"), Options())
+
+    convert([dump], tmp_path / "t", recipes.load("dota"), Options(), another)
+    assert tables.manifest(tmp_path / "t")["images"]["found"] == 14
 
 
 def test_nothing_is_noted_in_a_dry_run(dump: Path, tmp_path: Path) -> None:

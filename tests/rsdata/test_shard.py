@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from pathlib import Path
 from typing import Any
 
 import cv2
+import imagehash
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -249,3 +251,34 @@ def test_extracted_frames_between_steps_are_left_out(tmp_path: Path) -> None:
     assert outcome.manifest["images"]["found"] == 2
     assert [len(row["objects"]) for row in rows_of(tmp_path / "t")] == [1, 0]
     assert any("1 frames between steps of 30 are left out" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("mode", "name", "kind"), [("RGB", "a.jpg", "JPEG"), ("L", "a.png", "PNG"), ("P", "a.png", "PNG")]
+)
+def test_images_are_scaled_down(mode: str, name: str, kind: str, tmp_path: Path) -> None:
+    """Boxes, polygons, size and gsd are those of the stored pixels; smaller images stay as they are."""
+    (tmp_path / "dump/images").mkdir(parents=True)
+    (tmp_path / "dump/labelTxt").mkdir()
+    for stem, size in (("large", (300, 200)), ("small", (100, 50))):
+        suffix = name.rpartition(".")[2]
+        picture = Image.effect_noise(size, 60).convert(mode)
+        picture.save(tmp_path / f"dump/images/{stem}.{suffix}")
+        label = "gsd:0.5\n30 20 90 20 90 50 30 50 ship 0\n"
+        (tmp_path / f"dump/labelTxt/{stem}.txt").write_text(label)
+    recipe = recipes.adapted(recipes.from_format("dota"), None, {}, max_edge=100)
+    run(recipe, tmp_path / "dump", tmp_path / "t")
+    large, small = rows_of(tmp_path / "t")
+    stored = Image.open(io.BytesIO(large["image"]["bytes"]))
+    assert (stored.size, stored.format) == ((100, 67), kind)
+    assert (large["width"], large["height"]) == (100, 67)
+    (box,) = large["objects"]
+    assert [box[edge] for edge in ("xmin", "xmax")] == [10, 30]
+    assert [box[edge] for edge in ("ymin", "ymax")] == pytest.approx([20 * 0.335, 50 * 0.335])
+    assert box["polygon"][:4] == pytest.approx([10, 6.7, 30, 6.7])
+    assert large["gsd"] == pytest.approx(1.5, rel=0.01)
+    assert large["sha256"] == hashlib.sha256(large["image"]["bytes"]).hexdigest()
+    assert (large["phash"] ^ int(str(imagehash.phash(stored)), 16)).bit_count() <= 2
+    suffix = name.rpartition(".")[2]
+    assert small["image"]["bytes"] == (tmp_path / f"dump/images/small.{suffix}").read_bytes()
+    assert (small["width"], small["gsd"]) == (100, 0.5)
