@@ -96,10 +96,14 @@ def _means(inset: float, cells: int) -> Pixels:
 
 
 @cache
-def _views() -> tuple[Pixels, Pixels]:
-    """(views, 8, 64): matrices that take a side of the small image to coefficients; (views, 1, 1): gains."""
-    sides = np.stack([_basis() @ _means(view.inset, _TINY) for view in VIEWS])
-    return sides, np.array([view.gain for view in VIEWS])[:, None, None]
+def _views() -> list[tuple[float, list[int], Pixels]]:
+    """Of each gain: the places of its views, and (views, 8, 64) matrices from a side to coefficients."""
+    found = []
+    for gain in sorted({view.gain for view in VIEWS}):
+        views = [place for place, view in enumerate(VIEWS) if view.gain == gain]
+        sides = np.stack([_basis() @ _means(VIEWS[place].inset, _TINY) for place in views])
+        found.append((gain, views, sides))
+    return found
 
 
 @cache
@@ -172,9 +176,11 @@ def finished(samples: Sequence[Sample]) -> list[Hashes]:
 
 def _finished(samples: Sequence[Sample]) -> Iterator[Hashes]:
     small = np.stack([each.small for each in samples]).astype(np.float64)
-    sides, gains = _views()
-    low = sides @ np.minimum(gains * small[:, None], 255) @ sides.transpose(0, 2, 1)
-    low = np.round(low, 6).reshape(len(samples), len(VIEWS), 64)
+    found = np.empty((len(samples), len(VIEWS), 8, 8))
+    for gain, views, sides in _views():
+        seen = small if gain == 1 else np.minimum(gain * small, 255)
+        found[:, views] = sides @ seen[:, None] @ sides.transpose(0, 2, 1)
+    low = np.round(found, 6).reshape(len(samples), len(VIEWS), 64)
     low[:, 0] = [each.low for each in samples]
     places, signs = _symmetries()
     copies = (low[:, :, places] * signs).reshape(len(samples), -1, 64)

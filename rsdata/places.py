@@ -180,13 +180,35 @@ class Member:
         return os.stat_result((stat.S_IFREG, 0, 0, 1, 0, 0, entry[0], 0, entry[1], 0))
 
 
-class _Zip:
-    """The files of a zip archive: size and checksum by path."""
+class _Archive:
+    """The files of an archive: size and stamp by path."""
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._zip = zipfile.ZipFile(file)
+    def __init__(self) -> None:
         self.files: dict[str, tuple[int, int]] = {}
         self._refused: list[tuple[str, str]] = []
+
+    def entries(self) -> Iterator[Entry | tuple[str, str]]:
+        """As `listing`."""
+        yield from self._refused
+        yield from (Entry(path, size, stamp) for path, (size, stamp) in self.files.items())
+
+    def open(self, path: str) -> IO[bytes]:
+        """A copy of a member, to read and seek in. Raises OSError."""
+        if path not in self.files:
+            raise FileNotFoundError(2, "no such member", path)
+        copy = cast(IO[bytes], tempfile.SpooledTemporaryFile(_SPOOLED))  # noqa: SIM115
+        self._copy(path, copy)
+        copy.seek(0)
+        return copy
+
+    def _copy(self, path: str, copy: IO[bytes]) -> None:
+        raise NotImplementedError
+
+
+class _Zip(_Archive):
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__()
+        self._zip = zipfile.ZipFile(file)
         for info in self._zip.infolist():
             if info.is_dir():
                 continue
@@ -197,33 +219,21 @@ class _Zip:
             else:
                 self.files[info.filename] = (info.file_size, info.CRC)
 
-    def entries(self) -> Iterator[Entry | tuple[str, str]]:
-        """As `listing`."""
-        yield from self._refused
-        yield from (Entry(path, size, stamp) for path, (size, stamp) in self.files.items())
-
-    def open(self, path: str) -> IO[bytes]:
-        """A member. Raises OSError."""
-        if path not in self.files:
-            raise FileNotFoundError(2, "no such member", path)
-        copy = tempfile.SpooledTemporaryFile(_SPOOLED)  # noqa: SIM115  # the caller closes it
+    def _copy(self, path: str, copy: IO[bytes]) -> None:
         try:
             with self._zip.open(path) as file:
                 shutil.copyfileobj(file, copy, 1 << 20)
         except _DAMAGED as error:
             raise OSError(f"cannot be read from its archive: {error}") from error
-        copy.seek(0)
-        return cast(IO[bytes], copy)
 
 
-class _Tar:
-    """The files of a tar archive that is not compressed: where each lies, by path."""
+class _Tar(_Archive):
+    """Not compressed, so that a member can be read from where it lies."""
 
     def __init__(self, file: IO[bytes]) -> None:
+        super().__init__()
         self._file = file
-        self.files: dict[str, tuple[int, int]] = {}
         self._offsets: dict[str, int] = {}
-        self._refused: list[tuple[str, str]] = []
         with tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
                 try:
@@ -233,21 +243,14 @@ class _Tar:
                     continue
                 if member.issym() or member.islnk():
                     self._refused.append((member.name, "a link in an archive"))
+                elif member.issparse():
+                    self._refused.append((member.name, "a file with holes in an archive: unpack it"))
                 elif member.isreg():
                     path = safe.name.removeprefix("./")
                     self.files[path] = (member.size, int(member.mtime))
                     self._offsets[path] = member.offset_data
 
-    def entries(self) -> Iterator[Entry | tuple[str, str]]:
-        """As `listing`."""
-        yield from self._refused
-        yield from (Entry(path, size, stamp) for path, (size, stamp) in self.files.items())
-
-    def open(self, path: str) -> IO[bytes]:
-        """A member. Raises OSError."""
-        if path not in self.files:
-            raise FileNotFoundError(2, "no such member", path)
-        copy = tempfile.SpooledTemporaryFile(_SPOOLED)  # noqa: SIM115  # the caller closes it
+    def _copy(self, path: str, copy: IO[bytes]) -> None:
         self._file.seek(self._offsets[path])
         left = self.files[path][0]
         while left:
@@ -256,8 +259,6 @@ class _Tar:
                 raise OSError("its archive ends too early")
             copy.write(data)
             left -= len(data)
-        copy.seek(0)
-        return cast(IO[bytes], copy)
 
 
 def _escapes(path: str) -> bool:
@@ -266,9 +267,9 @@ def _escapes(path: str) -> bool:
 
 
 @lru_cache(maxsize=8)
-def opened_archive(path: Path) -> _Zip | _Tar:
+def opened_archive(path: Path) -> _Archive:
     """An archive, indexed once in each process."""
-    kind = _Zip if path.name.lower().endswith(_ZIP) else _Tar
+    kind: type[_Zip | _Tar] = _Zip if path.name.lower().endswith(_ZIP) else _Tar
     return kind(path.open("rb"))
 
 
