@@ -253,10 +253,10 @@ class ShardWriter:
         self._written = self._thread.submit(self._append, self._parquet, group.cast(SCHEMA))
 
     def _append(self, parquet: pq.ParquetWriter, group: pa.Table) -> None:
-        """Write, and have the disk take it while the next group is gathered: else the end waits for it."""
+        """Write, and have the disk begin to take it: else all of it is waited for at the end."""
         parquet.write_table(group, group.num_rows)
-        if self._descriptor is not None and hasattr(os, "fdatasync"):
-            os.fdatasync(self._descriptor)
+        if self._descriptor is not None and hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def _opened(self, georeferenced: bool) -> pq.ParquetWriter:
         metadata = {
