@@ -33,6 +33,8 @@ ATTEMPTS = 3
 """How often a task may take its worker along before it is set aside."""
 _MOST_ASIDE = 10
 """Tasks that may be set aside before that is taken for a fault of the machine."""
+_REACHED = 10.0
+"""Seconds in which a cluster must answer."""
 _WAIT = 60.0
 """Seconds that a Ray cluster may have no processor at all before that is an error."""
 
@@ -268,6 +270,20 @@ def _on_ray(
         ray.shutdown()
 
 
+def _check_listening(address: str) -> None:
+    """Raise RsdataError where nobody listens at HOST:PORT: Ray would try for minutes."""
+    import socket
+
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdecimal():
+        return
+    hosts = [host, socket.gethostname()] if host in ("127.0.0.1", "localhost") else [host]
+    for each in hosts:  # Ray takes a loopback address for that of the host
+        with suppress(OSError), socket.create_connection((each, int(port)), _REACHED):
+            return
+    raise RsdataError(f"no Ray cluster: nobody listens at {address}")
+
+
 def _joined(engine: Engine) -> Any:
     """Ray, with this process as its driver. Raises RsdataError."""
     try:
@@ -277,6 +293,7 @@ def _joined(engine: Engine) -> Any:
     import logging
 
     address = engine.address or os.environ.get("RAY_ADDRESS") or "local"
+    _check_listening(address)
     new: dict[str, Any] = {}
     if address == "local":
         new = {"num_cpus": engine.workers, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}

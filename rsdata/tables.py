@@ -362,9 +362,11 @@ def locked(table: Path) -> Iterator[None]:
     if not places.is_local(table) or fcntl is None:
         yield
         return
-    with writing():
+    try:
         places.make_folder(table)
         descriptor = os.open(table, os.O_RDONLY)
+    except OSError as error:
+        raise TableError(f"{table}: cannot be written: {error.strerror}") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -414,7 +416,10 @@ def unstage(staging: Path) -> None:
 
 
 def publish(staging: Path, table: Path, manifest: Mapping[str, Any]) -> None:
-    """Move the shards and lists of a finished run from `staging` into `table`, the manifest last."""
+    """Move the shards and lists of a finished run from `staging` into `table`, the manifest last.
+
+    All is written in `staging`, which is empty when the manifest appears: a kill leaves nothing in a table.
+    """
     places.remove(table / MANIFEST)
     places.remove(table / "data")
     places.make_folder(table / "data")
@@ -427,11 +432,16 @@ def publish(staging: Path, table: Path, manifest: Mapping[str, Any]) -> None:
             places.move(staging / name, table / name)
         else:
             places.remove(table / name)
-    with places.atomic_write(table / CARD, "w") as file:
+    with places.atomic_write(staging / CARD, "w") as file:
         file.write(card(manifest))
-    with places.atomic_write(table / MANIFEST, "w") as file:
+    places.move(staging / CARD, table / CARD)
+    with places.atomic_write(staging / MANIFEST, "w") as file:
         json.dump(manifest, file, indent=1, ensure_ascii=False)
         file.write("\n")
+    for path in list(staging.iterdir()):
+        if path.name != MANIFEST:
+            places.remove(path)
+    places.move(staging / MANIFEST, table / MANIFEST)
 
 
 def copy_lists(table: Path, staging: Path) -> None:

@@ -121,6 +121,12 @@ def test_ray_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
         list(map_tasks(fail, [1, 2], Engine("ray")))
 
 
+def test_a_cluster_that_is_not_there() -> None:
+    with pytest.raises(RsdataError, match=r"nobody listens at 127\.0\.0\.1:1"):
+        engine._check_listening("127.0.0.1:1")
+    engine._check_listening("auto")
+
+
 _PARENT = """
 import sys, time
 from pathlib import Path
