@@ -128,7 +128,7 @@ def run() -> None:
     "--max-edge",
     type=click.IntRange(16),
     metavar="PIXELS",
-    help="Store images whose longer side is larger scaled down to it (JPEG).",
+    help="Store images whose longer side is larger scaled down to it.",
 )
 @_seed
 @click.option("--no-images", is_flag=True, help="Leave the bytes of the images out of the table.")

@@ -114,15 +114,15 @@ class Dump:
         if not self._kinds:
             for path in self.paths:
                 folder, _, name = path.rpartition("/")
-                self._kinds.setdefault((folder, name.rpartition(".")[2]), []).append(path)
+                self._kinds.setdefault((fold(folder) + "/", fold(name.rpartition(".")[2])), []).append(path)
         start = fold(prefix + fixed_folder(pattern))
-        ending = pattern.rpartition(".")[2]
+        ending = fold(pattern.rpartition(".")[2])
         for (folder, suffix), paths in self._kinds.items():
             if ending == "*":
-                likely = f".{suffix.lower()}" in IMAGE_SUFFIXES
+                likely = f".{suffix}" in IMAGE_SUFFIXES
             else:
-                likely = bool(_STAR.search(ending)) or "/" in ending or fold(suffix) == fold(ending)
-            if likely and fold(folder + "/").startswith(start):
+                likely = bool(_STAR.search(ending)) or "/" in ending or suffix == ending
+            if likely and folder.startswith(start):
                 yield from paths
 
     def prefixes(self, pattern: str) -> set[str]:

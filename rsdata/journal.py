@@ -45,7 +45,7 @@ def changes(staging: Path, job: Mapping[str, Any], dumps: Sequence[Dump]) -> lis
         told = list(_differences("", before, json.loads(json.dumps(job))))
         if not told:
             for number, dump in enumerate(dumps):
-                held = pq.read_table((staging / _index_name(number)).open("rb"))
+                held = pq.read_table(**places.arrow(staging / _index_name(number)))
                 told += _changed_files(held, _index(dump), dump)
     except (OSError, ValueError, KeyError, pa.ArrowException):
         return None
@@ -102,9 +102,10 @@ def hold(descriptor: int, unit: int) -> None:
 
 
 def was_in_hand(shard: Path) -> int | None:
-    """The unit that a worker which died had in hand, if it opened any image."""
+    """The unit that a worker which died had in hand, if it opened any image; asked again, None."""
     try:
         held = _mark(shard).read_bytes()
+        _mark(shard).unlink()  # the next worker may die before it has anything in hand
     except OSError:
         return None
     return int.from_bytes(held, "little") if len(held) == 8 else None
