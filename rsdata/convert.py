@@ -263,7 +263,7 @@ def _staging(
             )
         say(f"the unfinished run in {table} differs, and is started anew: {why}")
     tables.stage(table)
-    with tables.writing():
+    with tables.writing(table):
         journal.begin(staging, job, dumps)
     return staging
 

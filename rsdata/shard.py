@@ -134,7 +134,7 @@ def write_shard(shard: Shard) -> Result:
         work.rejections,
     )
     if shard.path is not None:
-        with tables.writing():
+        with tables.writing(shard.path):
             journal.note(shard.path, result)
     return result
 

@@ -182,13 +182,13 @@ def _offsets(lengths: Iterable[int]) -> np.ndarray[Any, np.dtype[np.int32]]:
 
 
 @contextmanager
-def writing() -> Iterator[None]:
+def writing(where: object) -> Iterator[None]:
     """What cannot be written, for want of space above all, raises UnfinishedError: no input is at fault."""
     try:
         yield
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        raise UnfinishedError(f"{where}{error.strerror or error}") from error
+        why = error.strerror or (os.strerror(error.errno) if error.errno else error)
+        raise UnfinishedError(f"{error.filename or where}: {why}") from error
 
 
 @contextmanager
@@ -197,7 +197,7 @@ def shard_writer(path: Path, about: Mapping[str, Any]) -> Iterator[ShardWriter]:
 
     Raises UnfinishedError where it cannot be written.
     """
-    with writing(), ExitStack() as stack:
+    with writing(path), ExitStack() as stack:
         sink: Any
         descriptor = None
         if places.is_local(path):  # Arrow writes to a name without the detour by Python
@@ -278,7 +278,8 @@ class ShardWriter:
         """Wait for the row group under way. Raises UnfinishedError where it could not be written."""
         if self._written is not None:
             written, self._written = self._written, None
-            with writing():
+            where = Path(self._sink).parent if isinstance(self._sink, str) else "the store"
+            with writing(where):
                 written.result()
 
     def close(self) -> None:
@@ -387,7 +388,7 @@ def kept(staging: Path) -> Iterator[None]:
     What cannot be written raises UnfinishedError. Of what was being written nothing stays.
     """
     try:
-        with writing():
+        with writing(staging.parent):
             yield
     except (RsdataError, KeyboardInterrupt) as error:
         if isinstance(error, UnfinishedError | KeyboardInterrupt):
