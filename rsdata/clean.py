@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,13 +60,14 @@ def clean(
     manifests = [tables.manifest(source) for source in sources]
     about = _about([tables.about(source) for source in sources], output, decision)
     captions = _captions(sources, decision.merged) if merge_captions else {}
-    with tables.staged(output, overwrite) as staging:
+    with tables.staged(output, overwrite) as staging, ExitStack() as stack:
         tasks = list(_tasks(sources, manifests, staging, decision, captions, about))
         done = 0
         written: dict[str, list[int]] = {}
         counts: dict[str, Counter[str]] = {}
         classes: dict[str, Counter[str]] = {}
-        for task, copied in zip(tasks, map_tasks(_copy, tasks, Engine(workers=workers)), strict=True):
+        results = stack.enter_context(closing(map_tasks(_copy, tasks, Engine(workers=workers))))
+        for task, copied in zip(tasks, results, strict=True):
             done += task.goes.size
             progress(done, len(decision.goes))
             if copied.rows:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -299,11 +299,13 @@ def _run(
     done = rejected = 0
     try:
         engine = Engine("serial") if here else options.engine
-        for number, result in enumerate(map_tasks(write_shard, left(), engine, revise, name)):
-            drawn[missing[number]] = result
-            done += result.units
-            rejected += sum(item.action == "rejected" for item in result.rejections)
-            progress(Step(kept + done, total, kept, rejected))
+        # Closed before anything else: else the workers would go on while what they wrote is cleared away.
+        with closing(map_tasks(write_shard, left(), engine, revise, name)) as results:
+            for number, result in enumerate(results):
+                drawn[missing[number]] = result
+                done += result.units
+                rejected += sum(item.action == "rejected" for item in result.rejections)
+                progress(Step(kept + done, total, kept, rejected))
     except UnfinishedError as error:
         raise UnfinishedError(f"{error} ({kept + done:,} images are done)") from error
     progress(Step(kept + done, kept + done, kept, rejected))

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.abc import MetaPathFinder
@@ -84,7 +84,7 @@ def map_tasks(
     engine: Engine,
     revise: Callable[[Task, int], Task | None] = give_up,
     name: Callable[[Task], str] = str,
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """The results of `function` in the order of `tasks`, which are drawn only a few ahead.
 
     revise(task, deaths): what is tried after a worker died with nothing but `task` that many times; None sets

@@ -390,11 +390,9 @@ def kept(staging: Path) -> Iterator[None]:
     try:
         with writing(staging.parent):
             yield
-    except (RsdataError, KeyboardInterrupt) as error:
-        if isinstance(error, UnfinishedError | KeyboardInterrupt):
-            sweep(staging)
-        else:
-            unstage(staging)
+    except BaseException as error:
+        for_good = isinstance(error, RsdataError) and not isinstance(error, UnfinishedError)
+        (unstage if for_good else sweep)(staging)
         raise
     unstage(staging)
 
