@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -187,7 +187,8 @@ def convert(
                 corpus = corpora.load(recipe)
             else:
                 bare = chosen["annotations_only"]
-                found = _chosen_recipe(sources, recipe, format_name, name, images, annotations, pairs, bare)
+                named = (recipe, format_name, name, images, annotations, pairs)
+                found = _chosen_recipe(sources, *named, bare, progress.say)
                 found = _tiled(found, tile, visible, max_edge)
                 found.check_splits(chosen["splits"])
             if chosen["captions"] != "none":
@@ -700,6 +701,7 @@ def _chosen_recipe(
     annotations: str | None,
     pairs: Sequence[str],
     annotations_only: bool,
+    say: Callable[[str], None],
 ) -> Recipe:
     """The recipe that the options of `convert` name, or the dumps fit. Raises RecipeError."""
     from rsdata import recipes as shipped
@@ -710,7 +712,7 @@ def _chosen_recipe(
     if not recipe and not format_name:
         if images or annotations:
             raise RecipeError("--images and --annotations go with --format")
-        found = _detected(sources, annotations_only)
+        found = _detected(sources, annotations_only, say)
     elif recipe:
         if images or annotations:
             raise RecipeError("--images and --annotations go with --format; a recipe has patterns of its own")
@@ -725,7 +727,7 @@ def _chosen_recipe(
     return shipped.adapted(found, name, options)
 
 
-def _detected(sources: Sequence[Path], annotations_only: bool) -> Recipe:
+def _detected(sources: Sequence[Path], annotations_only: bool, say: Callable[[str], None]) -> Recipe:
     """The recipe or format that all sources fit. Raises RecipeError."""
     from rsdata.detect import detect
 
@@ -736,7 +738,7 @@ def _detected(sources: Sequence[Path], annotations_only: bool) -> Recipe:
                 f"{sources[0]} is of {found[0].name}, {source} of {other.name}: convert each alone"
             )
     kind = "recipe" if found[0].title else "format"
-    _say(f"taken for {kind} {found[0].name}")
+    say(f"taken for {kind} {found[0].name}")
     return found[0]
 
 

@@ -20,7 +20,7 @@ import PIL
 import pyarrow as pa
 
 import rsdata
-from rsdata import box_to_caption, files, journal, tables
+from rsdata import box_to_caption, files, journal, places, tables
 from rsdata.engine import Engine, map_tasks
 from rsdata.errors import RsdataError, TableError, UnfinishedError
 from rsdata.hashing import HASH_SPEC
@@ -185,7 +185,9 @@ def build(
     full, a worker died again and again: what is done is kept), RsdataError (no image could be used; or the
     account does not add up, which is a fault of this program).
     """
-    files.element_lines.cache_clear()  # the files may have changed since an earlier run of this process
+    # The files may have changed since an earlier run of this process.
+    files.element_lines.cache_clear()
+    places.opened_archive.cache_clear()
     target = None if options.dry_run else table
     if target:
         tables.check_target(target, options.overwrite)

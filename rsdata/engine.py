@@ -172,7 +172,7 @@ def _in_processes(
                 wait(flying)
                 lost = sorted(flying.values(), key=lambda held: held.number)
                 flying.clear()
-                pool.close()
+                pool.kill()
                 pool = _Pool(workers)
                 alone.extendleft(reversed([each for each in (map(again, lost) if solo else lost) if each]))
         pool.close()

@@ -262,12 +262,9 @@ def _read(path: str) -> bytes:
     """A file of this machine, in as few calls as can be: of small ones pathlib makes the better part."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        parts = [os.read(descriptor, _SMALL)]
-        while len(parts[-1]) == _SMALL or (parts[-1] and len(parts) > 1):
-            parts.append(os.read(descriptor, _SMALL))
+        return b"".join(iter(lambda: os.read(descriptor, _SMALL), b""))
     finally:
         os.close(descriptor)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def read_all(root: Path, paths: Sequence[str]) -> list[bytes | None]:

@@ -54,7 +54,7 @@ def changes(staging: Path, job: Mapping[str, Any], dumps: Sequence[Dump]) -> lis
 
 def begin(staging: Path, job: Mapping[str, Any], dumps: Sequence[Dump]) -> None:
     """Note what a run is about, before its first shard."""
-    (staging / DONE).mkdir(parents=True, exist_ok=True)
+    places.make_folder(staging / DONE)
     for number, dump in enumerate(dumps):
         with places.atomic_write(staging / _index_name(number)) as file:
             pq.write_table(_index(dump), file, compression="zstd")

@@ -29,8 +29,6 @@ from rsdata.tiles import Window
 Pixels: TypeAlias = np.ndarray[Any, Any]
 
 _ORIENTATION = 0x0112
-_LARGE_FILE = 64 << 20
-"""Bytes: of a larger file the header is read first, which may say that it is a scene to be cut."""
 _GEOKEYS, _SAMPLES, _BITS = 34735, 277, 258
 _PLAIN = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV")
 _PATCHES, _PATCH = 8, 128
@@ -99,15 +97,10 @@ def look(path: Path, rendering: Rendering) -> Picture:
     Of more than rasters.MAX_DECODED pixels, there is no hash; what must be rendered is refused.
     """
     with places.opened(path) as file:
-        large = file.seek(0, io.SEEK_END) > _LARGE_FILE
-        file.seek(0)
-        data = None if large else file.read()
-        image = rasters.open_image(file if data is None else data)
+        image = rasters.open_image(file)
         if image is not None and rendering.is_plain and _is_plain(image):
-            if data is None:
-                file.seek(0)
-                data = file.read()
-            return _as_shipped(path, data, image, rendering)
+            file.seek(0)
+            return _as_shipped(path, file.read(), rendering)
     with opened(path, rendering) as scene:
         if scene.width * scene.height > rasters.MAX_DECODED:
             limit = _too_large(scene.width, scene.height)
@@ -123,7 +116,9 @@ def _too_large(width: int, height: int) -> str:
     return f"{width}x{height} is more than {rasters.MAX_DECODED} pixels"
 
 
-def _as_shipped(path: Path, data: bytes, image: Image.Image, rendering: Rendering) -> Picture:
+def _as_shipped(path: Path, data: bytes, rendering: Rendering) -> Picture:
+    image = rasters.open_image(data)
+    assert image is not None
     digest = hashlib.sha256(data).hexdigest()
     width, height = image.size
     place = _place_of(path, image)

@@ -57,6 +57,7 @@ class Plan:
         self._claimed: set[str] = set()
         self._missing: set[str] = set()
         self._annotated: set[str] = set()
+        self._lists: dict[str, dict[str, tuple[str, int]]] = {}
         self.one_file = recipe.reader.ONE_FILE
         self._places = getattr(recipe.reader, "PLACES", "images")
         self._frames = bool(getattr(recipe.reader, "FRAMES", False))
@@ -263,8 +264,11 @@ class Plan:
             return {fold(name): (name, 0) for name in layout.names}
         if not layout.list:
             return None
-        text, _ = files.read_text(self.dump.root, self._list_path(layout) or layout.list)
-        listed: dict[str, tuple[str, int]] = {}
+        path = self._list_path(layout) or layout.list
+        if path in self._lists:
+            return self._lists[path]
+        text, _ = files.read_text(self.dump.root, path)
+        listed = self._lists[path] = dict[str, tuple[str, int]]()
         for number, line in enumerate(text.split("\n"), 1):
             name = re.sub(r"\s+-?[01]$", "", line.strip()).replace("\\", "/").rsplit("/", 1)[-1]
             if name.lower().endswith(files.IMAGE_SUFFIXES):

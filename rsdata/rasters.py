@@ -118,14 +118,15 @@ def open_raster(path: Path) -> Iterator[Any]:
     driver = next((name for start, name in _DRIVERS.items() if magic.startswith(start)), None)
     if driver is None:
         raise OSError("no image format that is known here")
-    try:
-        with warnings.catch_warnings(), rasterio.Env(**_GDAL), places.on_disk(path) as name:
-            warnings.simplefilter("ignore")
-            with rasterio.open(name, driver=driver) as raster:
-                yield raster
-    except (RasterioError, ValueError, TypeError, MemoryError) as error:
-        why = str(error) or str(error.__cause__ or type(error).__name__)
-        raise OSError(why.replace(str(path), path.name)) from error
+    with places.on_disk(path) as name:
+        try:
+            with warnings.catch_warnings(), rasterio.Env(**_GDAL):
+                warnings.simplefilter("ignore")
+                with rasterio.open(name, driver=driver) as raster:
+                    yield raster
+        except (RasterioError, ValueError, TypeError, MemoryError) as error:
+            why = str(error) or str(error.__cause__ or type(error).__name__)
+            raise OSError(why.replace(name, path.name)) from error
 
 
 def is_whole(raster: Any, size: int) -> bool:

@@ -148,12 +148,11 @@ def _read_ahead(shard: Shard, classes: Classes) -> Iterator[Unit]:
     for layout, run in groupby(shard.units, lambda unit: unit.layout):
         units = iter(run)
         while some := list(islice(units, _AHEAD)):
-            alone = [unit for unit in some if unit.record is None and unit.annotation]
-            paths = [unit.annotation for unit in alone]
+            paths = [unit.annotation for unit in some if unit.annotation]
             records = read_many(shard.root, paths, classes, **layout.options)
             held = dict(zip(paths, records, strict=True))
             for unit in some:
-                record = None if unit.record is not None else held.get(unit.annotation)
+                record = held.get(unit.annotation)
                 yield unit if record is None else unit._replace(record=record._replace(image=unit.image))
 
 

@@ -341,17 +341,13 @@ def staged(table: Path, overwrite: bool) -> Iterator[Path]:
     """The folder of `stage`, gone when the run ends. What cannot be written meanwhile raises RsdataError."""
     check_target(table, overwrite)
     with locked(table):
-        yield from _staged(table)
-
-
-def _staged(table: Path) -> Iterator[Path]:
-    staging = stage(table)
-    try:
-        yield staging
-    except OSError as error:
-        raise RsdataError(f"{error.filename or table}: {error.strerror or error}") from error
-    finally:
-        unstage(staging)
+        staging = stage(table)
+        try:
+            yield staging
+        except OSError as error:
+            raise RsdataError(f"{error.filename or table}: {error.strerror or error}") from error
+        finally:
+            unstage(staging)
 
 
 @contextmanager

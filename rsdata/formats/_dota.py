@@ -33,7 +33,9 @@ def records(
     bodies: list[bytes] = []
     heads: dict[int, tuple[int, float | None]] = {}
     for place, data in enumerate(texts):
-        body = data if data is not None and (not data or data.endswith(b"\n")) else (data or b"") + b"\n"
+        body = data or b""
+        if body and not body.endswith(b"\n"):
+            body += b"\n"
         if data is None or not _is_usual(body):
             bodies.append(b"")
             continue

@@ -138,24 +138,24 @@ def _chunks(text: msgspec.Raw) -> Iterator[list[_Annotation]]:
     to begin; if that was inside of something else, the piece does not decode, and the next place is tried.
     """
     view, at = memoryview(text), 1
-    while len(view) - at > _PIECE:
-        end = at + _PIECE
-        for attempt in range(_TRIES):
-            hit = _NEXT.search(view, end)
-            if hit is None:
-                break
-            try:
-                yield _annotations.decode(b"".join((b"[", view[at : hit.start() + 1], b"]")))
-            except msgspec.MsgspecError:
-                if attempt == _TRIES - 1:
-                    raise
-                end = hit.end()
-            else:
-                at = hit.end()
-                break
-        if hit is None:
-            break
+    while (piece := _piece(view, at)) is not None:
+        items, at = piece
+        yield items
     yield _annotations.decode(b"".join((b"[", view[at:])) if at > 1 else text)
+
+
+def _piece(view: memoryview, at: int) -> tuple[list[_Annotation], int] | None:
+    """The annotations from `at` and where the next begin; None where the rest is to be decoded as one."""
+    end = at + _PIECE
+    for _ in range(_TRIES):
+        hit = _NEXT.search(view, end)
+        if hit is None:
+            return None
+        try:
+            return _annotations.decode(b"".join((b"[", view[at : hit.start() + 1], b"]"))), hit.end()
+        except msgspec.MsgspecError:
+            end = hit.end()
+    return None
 
 
 def _element_by_element(
@@ -251,7 +251,7 @@ def _gather(chunks: Iterable[list[_Annotation]], held: _Images, corners: bool) -
     """All annotations by column. Polygons are parsed in a thread while the next chunk is decoded."""
     index = {key: code for code, key in enumerate(held.labels)}
     columns: list[tuple[Array, Array, Array, Array]] = []
-    parsed: list[tuple[Array, pa.ListArray]] = []
+    shapes: list[pa.ListArray] = []
     strays: list[int | str] = []
     rest: dict[int, _Annotation] = {}
     at = 0
@@ -263,7 +263,7 @@ def _gather(chunks: Iterable[list[_Annotation]], held: _Images, corners: bool) -
         unsound, polygons = pending.result()
         owner, odd, _, _ = columns[-1]
         odd |= unsound
-        parsed.append((odd, polygons))
+        shapes.append(polygons)
         strays.extend(items[number].image_id for number in np.flatnonzero(owner < 0).tolist())
         for number in np.flatnonzero(odd).tolist():
             item = rest[at + number] = items[number]
@@ -277,13 +277,8 @@ def _gather(chunks: Iterable[list[_Annotation]], held: _Images, corners: bool) -
             pending, before = thread.submit(_polygons, items), items
             columns.append(_columns(items, held.ranks, index, corners))
         finish(pending, before)
-    if not columns:
-        columns.append(_columns([], held.ranks, index, corners))
-        parsed.append(_polygons([]))
-    owner, _, codes, edges = (np.concatenate(each) for each in zip(*columns, strict=True))
-    odd = np.concatenate([each for each, _ in parsed])
-    polygons = pa.concat_arrays([each for _, each in parsed])
-    return _Gathered(owner, odd, codes, edges, polygons, strays, rest)
+    owner, odd, codes, edges = (np.concatenate(each) for each in zip(*columns, strict=True))
+    return _Gathered(owner, odd, codes, edges, pa.concat_arrays(shapes), strays, rest)
 
 
 def _columns(

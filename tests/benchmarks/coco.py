@@ -13,13 +13,12 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import os
 import random
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
+
+from measure import measure
 
 FLOOR = """
 import gc, sys
@@ -56,6 +55,8 @@ pq.write_table(table, sys.argv[2])
 GLOBOX = """
 import sys
 from pathlib import Path
+
+from measure import measure
 from globox import AnnotationSet
 print(sum(len(item.boxes) for item in AnnotationSet.from_coco(Path(sys.argv[1]))))
 """
@@ -83,16 +84,6 @@ def make(path: Path, images: int, boxes: int) -> None:
             }
             file.write((", " if number else "") + json.dumps(annotation))
         file.write("]}")
-
-
-def measure(command: list[str]) -> tuple[float, float]:
-    """Wall seconds and peak resident MB of a process. Raises CalledProcessError where it fails."""
-    start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise subprocess.CalledProcessError(status, command)
-    return time.perf_counter() - start, usage.ru_maxrss / 1024
 
 
 def main() -> None:

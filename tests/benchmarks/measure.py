@@ -19,17 +19,16 @@ class Measured(NamedTuple):
     peak: float
 
 
-def measure(command: list[str], log: Path | None = None) -> Measured:
+def measure(command: list[str]) -> Measured:
     """Run a process to its end. Raises CalledProcessError where it fails."""
     start = time.perf_counter()
-    with (log or Path("/dev/null")).open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-        peak = [0]
-        watcher = threading.Thread(target=_watch, args=(process, peak))
-        watcher.start()
-        status = process.wait()
-        seconds = time.perf_counter() - start
-        watcher.join()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    peak = [0]
+    watcher = threading.Thread(target=_watch, args=(process, peak))
+    watcher.start()
+    status = process.wait()
+    seconds = time.perf_counter() - start
+    watcher.join()
     if status:
         raise subprocess.CalledProcessError(status, command)
     return Measured(seconds, peak[0] / 1024)

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
+from measure import measure
 
 FLOOR = """
 import io, sys
@@ -64,17 +63,6 @@ def write_labels(path: Path, side: int, count: int = 20_000) -> None:
     path.write_text("\n".join(lines))
 
 
-def measured(words: list[str]) -> tuple[float, float]:
-    """(seconds, peak MB of the process and its children) of a command."""
-    code = (
-        "import resource, subprocess as s, sys; s.run(sys.argv[1:], check=True, stdout=s.DEVNULL);"
-        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
-    )
-    start = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", code, *words], check=True, capture_output=True, text=True)
-    return time.perf_counter() - start, int(done.stdout.split()[-1]) / 1024
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--side", type=int, default=20_000)
@@ -93,7 +81,7 @@ def main() -> None:
             write_labels(dump / "labelTxt/scene.txt", chosen.side)
             table = str(Path(folder) / f"{dtype}.table")
             ours = ["rsdata", "convert", str(dump), "--format", "dota", "--tile", chosen.tile, "-o", table]
-            seconds, memory = measured([*ours, "--workers", "1"])
+            seconds, memory = measure([*ours, "--workers", "1"])
             scene = str(dump / "images/scene.tif")
             floor = [
                 sys.executable,
@@ -104,7 +92,7 @@ def main() -> None:
                 str(size),
                 str(size - overlap),
             ]
-            least, held = measured([*floor, str(chosen.side)])
+            least, held = measure([*floor, str(chosen.side)])
             print(f"{name}: {chosen.side}^2 px, tiles {chosen.tile}: {seconds:.1f} s, {memory:.0f} MB; "
                   f"floor {least:.1f} s, {held:.0f} MB; {seconds / least:.2f} x")  # fmt: skip
 

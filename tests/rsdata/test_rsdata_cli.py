@@ -539,3 +539,19 @@ def test_validate_tells_what_is_wrong(dump: Path, tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "rejections.parquet: cannot be read" in result.stdout
     assert "1 problems" in result.stderr
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_log_json_is_json_and_nothing_else(fails: bool, dump: Path, tmp_path: Path) -> None:
+    """Also what is said of the recipe that was found, and why a run ends."""
+    words = ["convert", str(dump), "-o", str(tmp_path / "t"), "--log-json", "--workers", "1"]
+    if fails:
+        (tmp_path / "t").mkdir()
+        (tmp_path / "t/a").touch()
+    ended = CliRunner().invoke(main, words)
+    events = [json.loads(line) for line in ended.stderr.splitlines()]
+    assert ended.exit_code == fails
+    assert [event["event"] for event in events] == (
+        ["note", "error"] if fails else ["note", "progress", "done"]
+    )
+    assert events[0]["message"].startswith("taken for recipe")
