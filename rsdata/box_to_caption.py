@@ -12,7 +12,7 @@ import inspect
 import pkgutil
 import random
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import lru_cache
 from hashlib import blake2b
 from importlib import import_module
@@ -34,6 +34,14 @@ class Claim(NamedTuple):
     least: int
     most: int | None
     place: Place
+
+
+class Phrase(NamedTuple):
+    """A claim and where it stands, `caption[start:end]`: a counted noun, or one of the two behind "both"."""
+
+    claim: Claim
+    start: int
+    end: int
 
 
 def names() -> list[str]:
@@ -127,44 +135,53 @@ def parse(caption: str, words: Words, nouns: Collection[str]) -> list[Claim]:
     Raises ValueError where the caption is no such sentence, or names another noun. RecipeError as
     Words.plural.
     """
+    return [phrase.claim for phrase in phrases(caption, words, nouns)]
+
+
+def phrases(caption: str, words: Words, nouns: Collection[str]) -> list[Phrase]:
+    """Read a caption back into its counted nouns; arguments and errors are those of `parse`."""
     for noun in nouns:
         words.plural(noun)  # so that words.singular knows it
     try:
-        return [claim for text, place in _clauses(caption) for claim in _claims(text, place, words, nouns)]
+        return [
+            phrase
+            for text, start, place in _clauses(caption)
+            for phrase in _phrases(text, start, place, words, nouns)
+        ]
     except ValueError as error:
         raise ValueError(f"{caption!r} does not parse: {error}") from None
 
 
-def _clauses(caption: str) -> list[tuple[str, Place]]:
-    """Split a sentence into its lists of objects, each with its place."""
+def _clauses(caption: str) -> list[tuple[str, int, Place]]:
+    """Split a sentence into its lists of objects, each with its start and its place."""
     text = caption[:1].lower() + caption[1:-1]
     if not caption.endswith("."):
         raise ValueError("it has no full stop")
     if found := _TWO_PLACES.fullmatch(text):
-        return [(found[1], "middle"), (found[2], "edge")]
+        return [(found[1], found.start(1), "middle"), (found[2], found.start(2), "edge")]
     if found := _SHOWS.fullmatch(text):
-        return [(found[1], "anywhere")]
+        return [(found[1], found.start(1), "anywhere")]
     for place, pattern in _ONE_PLACE.items():
         if found := pattern.fullmatch(text):
-            return [(found[1], place)]
+            return [(found[1], found.start(1), place)]
     raise ValueError("it is no sentence of a caption set")
 
 
-def _claims(text: str, place: Place, words: Words, nouns: Collection[str]) -> list[Claim]:
+def _phrases(text: str, start: int, place: Place, words: Words, nouns: Collection[str]) -> list[Phrase]:
     """Parse "A", "A and B" or "A, B and C", each a counted noun; or "both As and Bs"."""
     if text.startswith("both "):
-        return [Claim(label, 2, None, place) for label in _both(text.removeprefix("both "), words, nouns)]
-    claims, joints = [], []
+        return _both(text.removeprefix("both "), start + len("both "), place, words, nouns)
+    found, joints = [], []
     while True:
         claim, end = _longest(text, place, words, nouns)
-        claims.append(claim)
+        found.append(Phrase(claim, start, start + end))
         if end == len(text):
             break
         joints.append(" and " if text.startswith(" and ", end) else ", ")
-        text = text[end + len(joints[-1]) :]
+        text, start = text[end + len(joints[-1]) :], start + end + len(joints[-1])
     if joints != [", "] * (len(joints) - 1) + [" and "] * bool(joints):
         raise ValueError("its list is not of the form A, B and C")
-    return claims
+    return found
 
 
 def _longest(text: str, place: Place, words: Words, nouns: Collection[str]) -> tuple[Claim, int]:
@@ -204,12 +221,15 @@ def _plural(form: str, words: Words, nouns: Collection[str]) -> str | None:
     return noun if noun is not None and noun in nouns and not words.is_mass(noun) else None
 
 
-def _both(text: str, words: Words, nouns: Collection[str]) -> tuple[str, str]:
+def _both(text: str, start: int, place: Place, words: Words, nouns: Collection[str]) -> list[Phrase]:
     for joint in re.finditer(" and ", text):
         first = _plural(text[: joint.start()], words, nouns)
         second = _plural(text[joint.end() :], words, nouns)
         if first is not None and second is not None:
-            return first, second
+            return [
+                Phrase(Claim(first, 2, None, place), start, start + joint.start()),
+                Phrase(Claim(second, 2, None, place), start + joint.end(), start + len(text)),
+            ]
     raise ValueError(f"{text!r} is no pair of known nouns")
 
 
@@ -228,9 +248,7 @@ def contradictions(
         nouns: further labels of the recipe: with them a caption that names an absent class is told to be
             false, without them that it does not parse.
     """
-    boxes = grammar.countable(record)
-    middle, edge = grammar.count_by_zone(boxes, record)
-    held: dict[Place, dict[str, int]] = {"middle": middle, "edge": edge, "anywhere": grammar.count(boxes)}
+    counts = held(record)
     known = {box.label for box in record.boxes} | set(nouns)
     found: list[str] = []
     for caption in captions:
@@ -241,16 +259,24 @@ def contradictions(
         except ValueError as error:
             found.append(str(error))
         else:
-            found += [f"{caption!r} {why}" for claim in claims for why in _false(claim, record, held)]
+            found += [f"{caption!r} {why}" for claim in claims if (why := fault(claim, record, counts))]
     return found
 
 
-def _false(claim: Claim, record: Record, held: dict[Place, dict[str, int]]) -> Iterator[str]:
+def held(record: Record) -> dict[Place, dict[str, int]]:
+    """Objects by place and label, those flagged "crowd" left out."""
+    boxes = grammar.countable(record)
+    middle, edge = grammar.count_by_zone(boxes, record)
+    return {"middle": middle, "edge": edge, "anywhere": grammar.count(boxes)}
+
+
+def fault(claim: Claim, record: Record, counts: Mapping[Place, Mapping[str, int]]) -> str | None:
+    """Why a claim is not so, by `held` of its record; None where it is."""
     label, least, most, place = claim
     if place != "anywhere" and not (record.width and record.height):
-        yield f"claims a place for {label!r}, but the image size is unknown"
-        return
-    number = held[place].get(label, 0)
-    if number < least or (most is not None and number > most):
-        wanted = f"at least {least}" if most is None else str(least)
-        yield f"claims {wanted} of {label!r} ({place}), but the boxes hold {number}"
+        return f"claims a place for {label!r}, but the image size is unknown"
+    number = counts[place].get(label, 0)
+    if number >= least and (most is None or number <= most):
+        return None
+    wanted = f"at least {least}" if most is None else str(least)
+    return f"claims {wanted} of {label!r} ({place}), but the boxes hold {number}"
