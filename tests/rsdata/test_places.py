@@ -9,13 +9,13 @@ import pickle
 import stat
 import tarfile
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from dumps import contents, rows_of, run, sample_dump
+from stores import KEYS, upload
 
 from rsdata import caption, clean, dedup, export, fingerprints, places, recipes, stats, validate
 from rsdata import convert as flow
@@ -25,29 +25,6 @@ from rsdata.engine import Engine
 from rsdata.errors import RecipeError, RsdataError, TableError, UnfinishedError
 from rsdata.files import Dump
 from rsdata.shard import Options
-
-KEYS = {
-    "AWS_ACCESS_KEY_ID": "test",
-    "AWS_SECRET_ACCESS_KEY": "test",
-    "AWS_DEFAULT_REGION": "us-east-1",
-    "AWS_EC2_METADATA_DISABLED": "true",
-}
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """The address of a server that speaks S3, with a bucket."""
-    moto = pytest.importorskip("moto.server")
-    boto3 = pytest.importorskip("boto3")
-    held = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    held.start()
-    host, port = held.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        for key, value in {**KEYS, "AWS_ENDPOINT_URL": f"http://{host}:{port}"}.items():
-            patch.setenv(key, value)
-        boto3.client("s3").create_bucket(Bucket="corpus")
-        yield f"http://{host}:{port}"
-    held.stop()
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +39,6 @@ def reference(dump: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     table = tmp_path_factory.mktemp("reference") / "t"
     run("dota", dump, table)
     return table
-
-
-def upload(folder: Path, url: str) -> Path:
-    target = places.place(url)
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            (target / path.relative_to(folder).as_posix()).write_bytes(path.read_bytes())
-    return target
 
 
 def zipped(folder: Path, path: Path) -> Path:

@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from stores import KEYS
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """The address of a server that speaks S3, with a bucket."""
+    moto = pytest.importorskip("moto.server")
+    boto3 = pytest.importorskip("boto3")
+    held = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    held.start()
+    host, port = held.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in {**KEYS, "AWS_ENDPOINT_URL": f"http://{host}:{port}"}.items():
+            patch.setenv(key, value)
+        boto3.client("s3").create_bucket(Bucket="corpus")
+        yield f"http://{host}:{port}"
+    held.stop()
