@@ -5,19 +5,36 @@ from __future__ import annotations
 import difflib
 import importlib
 import json
+import os
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
+from rsclip import config as configs
+from rsdata import places
 from rsdata.errors import RsdataError
 
 TASKS = Path(__file__).parent / "tasks"
 NOT_IN_CONFIG = ("tables", "output", "resume", "config", "help")
+DEFAULT = configs.Config()
+
+
+class Place(click.ParamType):  # type: ignore[type-arg]  # older releases take none
+    """A folder, or a URL that fsspec knows."""
+
+    name = "path"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Path:
+        """The path."""
+        try:
+            return places.place(value)
+        except RsdataError as error:
+            self.fail(str(error), parameter, context)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -26,12 +43,17 @@ def main() -> None:
     """Train and evaluate CLIP models on rsdata tables."""
 
 
-def read_config(context: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
+def read_config(context: click.Context, _: click.Parameter, name: str | None) -> str | None:
     """Make the options of a TOML file the defaults, so that the command line wins over them."""
-    if path is None:
+    if name is None:
         return None
+    path = configs.path_of(name)
     try:
         held = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise click.BadParameter(
+            f"{name}: neither a file nor a recipe; there are: {', '.join(configs.names())}"
+        ) from error
     except (OSError, ValueError) as error:
         raise click.BadParameter(f"{path}: {error}") from error
     known = {str(p.name) for p in context.command.params if p.name not in NOT_IN_CONFIG}
@@ -41,61 +63,114 @@ def read_config(context: click.Context, _: click.Parameter, path: Path | None) -
             near = difflib.get_close_matches(key, known, n=1) or sorted(known)
             raise click.BadParameter(f"{path}: no option {key!r}; did you mean {' or '.join(near)}?")
     context.default_map = {**(context.default_map or {}), **options}
-    return path
+    return name
+
+
+def option(name: str, help: str, **kind: Any) -> Callable[[Any], Any]:
+    """An option of `train`, with the default that Config has."""
+    field = name.rpartition(" ")[2].split("/")[0].lstrip("-").replace("-", "_")
+    default = getattr(DEFAULT, field)
+    shown = default not in (None, (), False)
+    return click.option(*name.split(), help=help, default=default, show_default=shown, **kind)
+
+
+AT_LEAST_1 = {"type": click.IntRange(1)}
+
+
+def one_of(*choices: str) -> dict[str, Any]:
+    """An option that takes one of these."""
+    return {"type": click.Choice(choices)}
 
 
 @main.command()
-@click.argument("tables", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("tables", nargs=-1, required=True, type=Place())
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
 @click.option(
     "--config",
-    type=click.Path(path_type=Path),
+    metavar="NAME|FILE",
     is_eager=True,
     callback=read_config,
-    help="TOML file of these options; the command line wins.",
+    help="Training recipe, or a TOML file of these options; the command line wins.",
 )
 @click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint, if it has one.")
-@click.option(
-    "--model",
-    default="ViT-B-32",
-    show_default=True,
-    help="rsclip-tiny, a name of open_clip, or local-dir:RUN.",
+@option("--model", "rsclip-tiny, a name of open_clip, or local-dir:RUN.")
+@option("--pretrained", "Tag of open_clip (openai), or a file of weights.  [default: none]")
+@option(
+    "--quick-gelu/--no-quick-gelu",
+    "Activation that the weights were trained with.  [default: as the tag or the model says]",
 )
-@click.option("--pretrained", help="Tag of open_clip (openai), or a file of weights.  [default: none]")
-@click.option("--split", multiple=True, help="Split to read; repeatable.  [default: train, else all]")
-@click.option(
-    "--augment",
-    type=click.Choice(["none", "remoteclip"]),
-    default="remoteclip",
-    show_default=True,
-    help="remoteclip: random crop, mirror, turn by 0, 90, 180 or 270 degrees.",
-)
-@click.option("--epochs", type=click.IntRange(1), default=10, show_default=True, help="Passes over the data.")
-@click.option("--batch-size", type=click.IntRange(2), default=256, show_default=True, help="Pairs in a step.")
-@click.option(
-    "--lr",
+@option("--image-size", "Pixels of the image tower's input.  [default: the model's]", **AT_LEAST_1)
+@option("--freeze", "Tower to leave as it is.", multiple=True, **one_of("image", "text"))
+@option("--lora", "Train adapters of this rank in place of the weights.", **AT_LEAST_1)
+@option("--split", "Split to read; repeatable.  [default: train, else all]", multiple=True)
+@option(
+    "--weight",
+    "How often a table's images occur in an epoch; once for each table, in order.  [default: 1]",
+    multiple=True,
     type=click.FloatRange(0, min_open=True),
-    help="Peak learning rate.  [default: 4e-5 with pretrained weights, else 5e-4]",
 )
-@click.option("--wd", type=click.FloatRange(0), default=0.05, show_default=True, help="Weight decay.")
-@click.option("--warmup", type=click.IntRange(0), help="Steps of warm-up.  [default: a twentieth of all]")
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), help="[default: bf16 on CUDA, else fp32]")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of weights, order, captions and crops.")
-@click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help="Loader processes.")
-@click.option("--device", help="cpu, cuda, cuda:1 …  [default: cuda where there is one]")
-@click.option("--log-every", type=click.IntRange(1), default=10, show_default=True, help="Steps a log line.")
-@click.option(
-    "--checkpoint-every",
-    type=click.IntRange(1),
-    default=1000,
-    show_default=True,
-    help="Steps between checkpoints; each epoch ends with one too.",
+@option("--captions", "Which of an image's captions an epoch takes.", **one_of("random", "first", "all"))
+@option("--positives", "Captions an image in a batch, all of them its positives.", **AT_LEAST_1)
+@option(
+    "--augment",
+    "crop: open_clip's random crop. remoteclip: that, mirrored, turned by 0, 90, 180 or 270 degrees.",
+    **one_of("none", "crop", "remoteclip"),
 )
-def train(tables: tuple[Path, ...], output: Path, config: Path | None, resume: bool, **options: Any) -> None:
+@option("--resize", "pil: as open_clip resizes, slower.", **one_of("fast", "pil"))
+@option("--cache", "Folder for local copies of the tables, kept.  [default: in OUTPUT, removed]")
+@option(
+    "--cache-edge", "Shorter side of the images in the copy, in pixels.  [default: as they are]", **AT_LEAST_1
+)
+@option("--stream", "Read row groups as they are needed, and make no copy.", is_flag=True)
+@option("--epochs", "Passes over the data.", **AT_LEAST_1)
+@option("--steps", "Steps in all, in place of --epochs.", **AT_LEAST_1)
+@option("--batch-size", "Pairs in a step, over all processes.", type=click.IntRange(2))
+@option(
+    "--micro-batch", "Pairs of a process in memory at once; the same result.  [default: all]", **AT_LEAST_1
+)
+@option(
+    "--lr",
+    "Peak learning rate.  [default: 4e-5 with pretrained weights, else 5e-4]",
+    type=click.FloatRange(0, min_open=True),
+)
+@option(
+    "--layer-decay",
+    "Factor on the learning rate for each layer further down.",
+    type=click.FloatRange(0, 1, min_open=True),
+)
+@option("--wd", "Weight decay.", type=click.FloatRange(0))
+@option("--warmup", "Steps of warm-up.  [default: a twentieth of all]", type=click.IntRange(0))
+@option(
+    "--ema",
+    "Keep a moving average of the weights with this decay.",
+    type=click.FloatRange(0, 1, max_open=True),
+)
+@option("--loss", "Contrastive loss.", **one_of("infonce", "siglip"))
+@option(
+    "--negatives",
+    "What captions of other images are: all false; not those that are equal; nor those of images with the "
+    "same classes and counts.",
+    **one_of("all", "mask-equal", "mask-signature"),
+)
+@option("--hard-negatives", "False captions an image, made from its own.", type=click.IntRange(0, 3))
+@option("--precision", "[default: bf16 on CUDA, else fp32]", **one_of("fp32", "bf16"))
+@option("--trim/--no-trim", "Cut texts to the longest of the batch, where that changes nothing.")
+@option("--compile", "Compile the towers (torch.compile).", is_flag=True)
+@option("--grad-checkpointing", "Less memory, a third slower.", is_flag=True)
+@option("--eval", "Table to score retrieval on while training; repeatable.", multiple=True)
+@option("--eval-split", "Its split.  [default: val, else test, else all]", multiple=True)
+@option("--eval-every", "Steps between evaluations.  [default: an epoch]", **AT_LEAST_1)
+@option("--seed", "Of weights, order, captions and crops.", type=int)
+@option("--workers", "Loader processes.", type=click.IntRange(0))
+@option("--device", "cpu, cuda, cuda:1 …  [default: cuda where there is one]")
+@option("--log-every", "Steps a log line.", **AT_LEAST_1)
+@option("--checkpoint-every", "Steps between checkpoints; the end is one too.", **AT_LEAST_1)
+def train(tables: tuple[Path, ...], output: Path, config: str | None, resume: bool, **options: Any) -> None:
     """Train a CLIP model on TABLES.
 
     OUTPUT becomes a folder that plain open_clip opens as local-dir:OUTPUT. A run that was interrupted (exit
-    code 3) or killed goes on with --resume, to the bit as if it had not stopped.
+    code 3) or killed goes on with --resume, to the bit as if it had not stopped. On several GPUs:
+    torchrun --nproc-per-node 8 -m rsclip train …
 
     \b
     Example:
@@ -104,13 +179,51 @@ def train(tables: tuple[Path, ...], output: Path, config: Path | None, resume: b
     with errors():
         from rsclip import train as trainer
 
-        done = trainer.train(tables, output, trainer.Config(**options), resume)
+        done = trainer.train(tables, output, configs.Config(**options), resume)
+        if int(os.environ.get("RANK", "0")):
+            return
         _warn_left_out(done["without_image"], done["without_captions"], done["unreadable"])
         if not done["images"]:
             click.echo(f"{output}: all {done['steps']} steps were done already")
         else:
             speed, loss = done["images_per_second"], done["loss"]
             click.echo(f"{output}: step {done['steps']}, {speed:.0f} images/s, loss {loss:.3f}")
+        if best := done["best"]:
+            click.echo(f"{output / 'best'}: step {best['step']}, mean recall {best['mean_recall']:.2f}")
+
+
+def _quick_gelu(command: Any) -> Any:
+    return click.option(
+        "--quick-gelu/--no-quick-gelu",
+        default=None,
+        help="Activation that the weights were trained with.  [default: as the tag or the model says]",
+    )(command)
+
+
+@main.command("wise-ft")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option(
+    "--alpha",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    help="Share of what was learnt: 0 is the model before, 1 the one after.",
+)
+def wise_ft(run: Path, output: Path, alpha: float) -> None:
+    """Blend the model of RUN with the weights that it started from (WiSE-FT).
+
+    What fine-tuning gains on its own data it loses elsewhere; a blend often has most of both.
+
+    \b
+    Example:
+      rsclip wise-ft runs/dior -o runs/dior-half --alpha 0.5
+    """
+    with errors():
+        from rsclip import blend
+
+        blend.wise_ft(run, output, alpha)
+        click.echo(f"{output}: {alpha:g} of {run}, {1 - alpha:g} of what it started from")
 
 
 def task_names() -> list[str]:
@@ -129,12 +242,13 @@ def check_task(_: click.Context, __: click.Parameter, name: str) -> str:
 @click.argument("task", callback=check_task)
 @click.option("--checkpoint", required=True, help="Folder of a run, file of weights, or tag of open_clip.")
 @click.option("--model", help="Model that a file or a tag belongs to.")
+@_quick_gelu
 @click.option(
     "--data",
     "tables",
     multiple=True,
     required=True,
-    type=click.Path(path_type=Path),
+    type=Place(),
     help="Table to evaluate on; repeatable, all are one gallery.",
 )
 @click.option("--split", multiple=True, help="Split to read; repeatable.  [default: test, else all]")
@@ -146,6 +260,7 @@ def evaluate(
     task: str,
     checkpoint: str,
     model: str | None,
+    quick_gelu: bool | None,
     tables: tuple[Path, ...],
     as_json: bool,
     **options: Any,
@@ -163,7 +278,7 @@ def evaluate(
         from rsclip import model as models
 
         module = importlib.import_module(f"rsclip.tasks.{task.replace('-', '_')}")
-        found = features.embed(models.load(checkpoint, model), tables, **options)
+        found = features.embed(models.load(checkpoint, model, quick_gelu), tables, **options)
         _warn_left_out(found.without_image, found.without_captions, found.unreadable)
         result = module.run(found)
         named = {"task": task, "checkpoint": checkpoint, "data": [str(table) for table in tables]}
@@ -176,13 +291,14 @@ def errors() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name not in ("torch", "open_clip", "safetensors"):
+        if error.name not in ("torch", "open_clip", "safetensors", "torchvision"):
             raise
         raise click.ClickException("rsclip needs the train extra: pip install 'rsdata[train]'") from error
     except BrokenPipeError:  # the reader of stdout has seen enough: click ends in silence
         raise
     except (RsdataError, OSError) as error:
-        click.echo(f"Error: {error}", err=True)
+        rank = os.environ.get("RANK", "0")
+        click.echo(f"Error: {f'[rank {rank}] ' if rank != '0' else ''}{error}", err=True)
         sys.exit(getattr(error, "exit_code", 1))
 
 

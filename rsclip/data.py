@@ -1,264 +1,269 @@
-"""Tables as shuffled batches of images, each with one of its captions.
+"""Batches of images, each with one or several of its captions, in an order that needs no history.
 
-A Parquet row group of a hundred images must be read whole to get at one of them, so shuffling a corpus over
-Parquet would read it a hundredfold. The three columns that training needs are therefore copied once, in
-order, into an uncompressed Arrow IPC file that all workers map into memory: any row is a pointer away, the
-kernel's page cache is the only cache, and what this process holds is eight bytes a row.
-
-Everything random is a pure function of (seed, epoch, row): the order, the caption, the crop. So a run can
-stop after any step and go on as if it had not, with any number of workers.
+Everything random is a pure function of (seed, epoch, image): the order, the caption, the crop. So a run can
+stop after any step and go on as if it had not, with any number of workers and ranks.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
+import random
 import signal
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
-from functools import lru_cache, partial
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
-from rsdata import tables
-from rsdata.errors import TableError
-from rsdata.records import SCHEMA
+from rsclip.loss import Marks
+from rsclip.pixels import Pixels, mix
+from rsclip.store import Row, Store
 
-Transform = Callable[[Image.Image], Tensor]
 Tokenise = Callable[[list[str]], Tensor]
 
-COLUMNS = ["image_id", "image", "captions"]
-AUGMENTATIONS = ("none", "remoteclip")
+CAPTIONS = ("random", "first", "all")
+
+
+class Lost(NamedTuple):
+    """A row that could not serve when its turn came: its image id, and which of REASONS."""
+
+    image_id: str
+    reason: str
+
+
+REASONS = ("unreadable", "without_image", "without_captions")
 
 
 class Batch(NamedTuple):
-    """Pairs as the model takes them.
+    """Pairs as the model takes them: P captions and H hard negatives an image.
 
-    images: float32 [pairs, 3, height, width], normalised; tokens: int64 [pairs, length].
-    unreadable: image ids that this batch lacks because their bytes could not be decoded.
+    images: uint8 [pairs, 3, height, width]; tokens: int64 [pairs, P + H, length]; marks: as `rsclip.loss`.
+    A pair whose image cannot be decoded stays in its place, is not `valid`, and is named in `lost`.
     """
 
     images: Tensor
     tokens: Tensor
-    unreadable: list[str]
+    marks: Marks
+    lost: list[Lost]
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with its tensors on `device`."""
-        return self._replace(
-            images=self.images.to(device, non_blocking=True), tokens=self.tokens.to(device, non_blocking=True)
+        images, tokens, *marks = (
+            tensor.to(device, non_blocking=True) for tensor in (self.images, self.tokens, *self.marks)
         )
+        return Batch(images, tokens, Marks(*marks), self.lost)
+
+    def pin_memory(self) -> Batch:
+        """The same batch in memory from which a GPU copies while the program goes on."""
+        images, tokens, *marks = (tensor.pin_memory() for tensor in (self.images, self.tokens, *self.marks))
+        return Batch(images, tokens, Marks(*marks), self.lost)
 
 
-def splits_of(table: Path, wanted: Sequence[str], usual: str) -> tuple[str, ...]:
-    """The splits to read: those wanted, else the usual one where the table has it, else all."""
-    held = tables.manifest(table)["splits"]
-    return tuple(wanted) or ((usual,) if usual in held else tuple(held))
+class Item(NamedTuple):
+    """One pair: uint8 image or None, texts (P captions, then H hard negatives; None is a gap), and marks."""
+
+    image: Tensor | None
+    texts: list[str | None]
+    image_id: str
+    signature: int
+    lost: str | None
 
 
-def fingerprint(sources: Sequence[tuple[Path, Sequence[str]]]) -> str:
-    """SHA-256 of what the tables hold: their manifests and the splits read, not where they lie."""
-    digest = hashlib.sha256()
-    for table, splits in sources:
-        digest.update(manifest_digest(table).encode() + "\0".join(splits).encode() + b"\n")
-    return digest.hexdigest()
+@dataclass(frozen=True)
+class Draw:
+    """What an epoch makes of a row. All chance comes from (seed, epoch, turn, image id).
 
-
-def manifest_digest(table: Path) -> str:
-    """SHA-256 of the manifest that closed the table."""
-    tables.manifest(table)
-    return hashlib.sha256((table / "manifest.json").read_bytes()).hexdigest()
-
-
-def row_groups(files: Sequence[Path]) -> Iterator[pa.Table]:
-    """The columns COLUMNS, one Parquet row group at a time.
-
-    Raises TableError on a file that is no Parquet, or lacks a column.
+    captions: "random" or "first". positives: captions an image. hard: hard negatives an image.
     """
-    for path in files:
+
+    pixels: Pixels
+    captions: str = "random"
+    positives: int = 1
+    hard: int = 0
+    seed: int = 0
+
+    def __call__(self, row: Row, epoch: int, turn: int = 0, caption: int | None = None) -> Item:
+        """turn: how often this epoch has met the row before. caption: the one to take, if it is settled."""
+        key = (self.seed, epoch, row.image_id, turn) if turn else (self.seed, epoch, row.image_id)
+        said = row.captions or []
+        if not said or not row.image:
+            texts: list[str | None] = [None] * (self.positives + self.hard)
+            reason = "without_captions" if row.image else "without_image"
+            return Item(None, texts, row.image_id, row.signature, reason)
+        chosen = [caption] if caption is not None else self.choice(len(said), mix(*key, "caption"))
+        texts = [said[place] for place in chosen] + [None] * (self.positives - len(chosen))
+        if self.hard:
+            texts += self.contrasts(row, chosen, mix(*key, "hard"))
         try:
-            with tables.parquet(path) as file:
-                for group in range(file.num_row_groups):
-                    yield file.read_row_group(group, columns=COLUMNS).select(COLUMNS)
-        except (OSError, pa.ArrowInvalid, KeyError) as error:
-            raise TableError(f"{path}: {error}") from error
+            image = self.pixels(row.image, mix(*key, "augment"))
+        except Exception:  # Pillow's plugins raise almost anything on broken bytes
+            return Item(None, texts, row.image_id, row.signature, "unreadable")
+        return Item(image, texts, row.image_id, row.signature, None)
+
+    def choice(self, count: int, seed: int) -> list[int]:
+        """Which of `count` captions: distinct ones, as many as there are and are wanted."""
+        wanted = min(self.positives, count)
+        if self.captions == "first":
+            return list(range(wanted))
+        return [seed % count] if wanted == 1 else random.Random(seed).sample(range(count), wanted)
+
+    def contrasts(self, row: Row, chosen: Sequence[int], seed: int) -> list[str | None]:
+        """Hard negatives of the chosen captions, as many as are wanted, None where there are too few."""
+        made = sorted({text for place in chosen for text in row.hard[place]}) if row.hard else []
+        some = random.Random(seed).sample(made, min(self.hard, len(made)))
+        return [*some, *[None] * (self.hard - len(some))]
 
 
-def copy_columns(files: Sequence[Path], copy: Path) -> None:
-    """Write the rows of `files`, in order, to the Arrow IPC file `copy`; it appears whole or not at all."""
-    schema = pa.schema([SCHEMA.field(name) for name in COLUMNS])
-    with replacing(copy) as temporary, pa.ipc.new_file(str(temporary), schema) as writer:
-        for group in row_groups(files):
-            writer.write_table(group.cast(schema).combine_chunks())
+class Pairs(Dataset[Item]):
+    """The rows of a store; item (epoch, unit, turn) is what that epoch makes of a unit.
 
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to; on success it takes the place of `path` in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def mix(*parts: int | str) -> int:
-    """A 64-bit seed from `parts`, the same on every machine; parts that differ give unrelated seeds."""
-    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "little")
-
-
-class ImageCaptions(Dataset[tuple[Tensor | None, str, str]]):
-    """The usable rows of an Arrow copy; item (epoch, i) is row i as that epoch sees it.
-
-    copy: file written by `copy_columns`. transform: PIL image to float32 [3, height, width].
-    augment: one of AUGMENTATIONS. Rows without a caption or without image bytes are not usable and are
-    counted in `without_captions` and `without_image`.
+    A unit is an image, or with captions "all" an image with one of its captions.
+    parts: how many units each table of the store has.
     """
 
-    def __init__(self, copy: Path, transform: Transform, augment: str = "none", seed: int = 0) -> None:
-        self.copy, self.transform, self.augment, self.seed = str(copy), transform, augment, seed
-        reader = _reader(self.copy)
-        sizes, captioned, pictured = [0], [], []
-        for index in range(reader.num_record_batches):
-            batch = reader.get_batch(index)  # offsets and validity bits only: no image is paged in
-            sizes.append(batch.num_rows)
-            captioned.append(pc.fill_null(pc.greater(pc.list_value_length(batch["captions"]), 0), False))
-            pictured.append(batch["image"].is_valid().to_numpy(False) & ~_no_bytes(batch["image"]))
-        self.starts = np.cumsum(sizes)
-        has_caption, has_image = _joined(captioned), _joined(pictured)
-        self.rows = np.flatnonzero(has_caption & has_image)
-        self.without_image = int((~has_image).sum())
-        self.without_captions = int((has_image & ~has_caption).sum())
+    def __init__(self, store: Store, draw: Draw) -> None:
+        self.store, self.draw = store, draw
+        self.every = draw.captions == "all"
+        self._ends = np.cumsum(store.captions) if self.every else None
+        cuts = np.cumsum([0, *store.parts])
+        sizes = [int(store.captions[one:two].sum()) for one, two in pairwise(cuts)]
+        self.parts = sizes if self.every else list(store.parts)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return sum(self.parts)
 
-    def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor | None, str, str]:
-        epoch, index = item
-        image_id, data, captions = self.row(index)
-        caption = captions[mix(self.seed, epoch, image_id, "caption") % len(captions)]
-        try:
-            picture = decode(data)
-        except Exception:  # Pillow's plugins raise almost anything on broken bytes
-            return None, caption, image_id
-        with seeded(mix(self.seed, epoch, image_id, "augment")):
-            image = self.transform(picture)
-            return (turned(image) if self.augment == "remoteclip" else image), caption, image_id
-
-    def row(self, index: int) -> tuple[str, bytes, list[str]]:
-        """Image id, encoded image and captions of usable row `index`."""
-        row = int(self.rows[index])
-        batch = int(np.searchsorted(self.starts, row, side="right")) - 1
-        record = _reader(self.copy).get_batch(batch).slice(row - int(self.starts[batch]), 1)
-        (image_id,), (image,), (captions,) = (column.to_pylist() for column in record.columns)
-        return image_id, image["bytes"], captions
+    def __getitem__(self, item: tuple[int, int, int]) -> Item:
+        epoch, unit, turn = item
+        caption = None
+        if self._ends is not None:
+            row = int(np.searchsorted(self._ends, unit, side="right"))
+            caption, unit = unit - (int(self._ends[row - 1]) if row else 0), row
+        return self.draw(self.store[unit], epoch, turn, caption)
 
 
-@lru_cache(maxsize=4)
-def _reader(copy: str) -> pa.RecordBatchFileReader:
-    """The mapped file, opened once in each process, so that a dataset travels to workers as a mere path."""
-    return pa.ipc.open_file(pa.memory_map(copy))
+@dataclass(frozen=True)
+class Order:
+    """Which units each step takes, a pure function of (seed, epoch, step).
 
-
-def _no_bytes(image: pa.StructArray) -> NDArray[np.bool_]:
-    size = pc.fill_null(pc.binary_length(image.field("bytes")), 0)
-    return np.asarray(pc.equal(size, 0), dtype=bool)
-
-
-def _joined(parts: list[Any]) -> NDArray[np.bool_]:
-    return np.concatenate([np.asarray(part, dtype=bool) for part in parts]) if parts else np.empty(0, bool)
-
-
-def decode(data: bytes) -> Image.Image:
-    """An encoded image as RGB. Raises what Pillow raises on bytes it cannot read."""
-    with Image.open(io.BytesIO(data)) as picture:
-        return picture.convert("RGB")
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """torch's CPU generator starts from `seed` inside, and goes on as before outside.
-
-    Only that generator: torchvision draws from it, and `torch.manual_seed` would also touch the GPU's.
+    parts: units of each table; weights: how often a table's units occur in an epoch, 0.5 for half of them,
+    each time others. An epoch is a permutation of what occurs in it. Units left over by whole batches sit
+    that epoch out; each epoch it is others.
     """
-    before = torch.default_generator.get_state()
-    torch.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        torch.default_generator.set_state(before)
+
+    parts: Sequence[int]
+    batch_size: int
+    weights: Sequence[float] = ()
+    seed: int = 0
+
+    def __len__(self) -> int:
+        """Units in an epoch."""
+        return sum(full * size + some for full, some, size in self._shares())
+
+    @property
+    def steps(self) -> int:
+        """Steps in an epoch."""
+        return max(1, len(self) // self.batch_size)
+
+    def _shares(self) -> Iterator[tuple[int, int, int]]:
+        for size, weight in zip(self.parts, self.weights or [1.0] * len(self.parts), strict=True):
+            yield int(weight), round((weight - int(weight)) * size), size
+
+    def epoch(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Units of an epoch in their order, and of each how often it occurred before in some order."""
+        units, turns, start = [], [], 0
+        for part, (full, some, size) in enumerate(self._shares()):
+            for turn in range(full):
+                units.append(np.arange(start, start + size))
+                turns.append(np.full(size, turn))
+            if some:
+                units.append(start + generator(self.seed, "part", part, epoch).permutation(size)[:some])
+                turns.append(np.full(some, full))
+            start += size
+        if not units:
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        order = generator(self.seed, "order", epoch).permutation(len(self))
+        return np.concatenate(units)[order], np.concatenate(turns)[order]
+
+    def batches(
+        self, start: int, stop: int, rank: int = 0, world: int = 1
+    ) -> Iterator[list[tuple[int, int, int]]]:
+        """(epoch, unit, turn) of each pair of this rank in the steps [start, stop)."""
+        shuffled, units, turns = -1, np.empty(0, np.int64), np.empty(0, np.int64)
+        for step in range(start, stop):
+            epoch, place = divmod(step, self.steps)
+            if epoch != shuffled:
+                (units, turns), shuffled = self.epoch(epoch), epoch
+            first, last = place * self.batch_size, min((place + 1) * self.batch_size, len(units))
+            share = (last - first) // world
+            mine = slice(first + rank * share, first + (rank + 1) * share)
+            yield [(epoch, int(unit), int(turn)) for unit, turn in zip(units[mine], turns[mine], strict=True)]
 
 
-def turned(image: Tensor) -> Tensor:
-    """`image` [3, height, width] mirrored or not and turned by 0, 90, 180 or 270 degrees, at random.
+def generator(seed: int, *parts: int | str) -> np.random.Generator:
+    """A stream of random numbers of its own for (seed, parts)."""
+    return np.random.Generator(np.random.Philox(key=np.array([mix(seed, *parts), 0], np.uint64)))
 
-    With open_clip's random crop and resize before it, this is the augmentation of RemoteCLIP (section IV-A).
-    A non-square image is turned by 0 or 180 degrees. No caption of ours speaks of left or right.
+
+def collate(items: Sequence[Item], tokenise: Tokenise, size: Sequence[int], positives: int) -> Batch:
+    """Items as a batch. Texts that are missing are empty; in the place of an image that could not be decoded
+    stands another of the batch, so that no batch norm sees what is no image.
     """
-    mirror, turns = torch.randint(0, 2, ()).item(), int(torch.randint(0, 4, ()))
-    if mirror:
-        image = image.flip(-1)
-    if image.shape[-1] != image.shape[-2]:
-        turns -= turns % 2
-    return torch.rot90(image, turns, (-2, -1)).contiguous()
+    texts = [text for item in items for text in item.texts]
+    here = torch.tensor([item.image is not None for item in items])
+    said = torch.tensor([text is not None for text in texts]).view(len(items), -1)
+    tokens = tokenise([text or "" for text in texts])
+    filler = next((item.image for item in items if item.image is not None), None)
+    if filler is None:
+        filler = torch.zeros(3, *size, dtype=torch.uint8)
+    marks = Marks(
+        valid=said & here[:, None],
+        images=torch.tensor([key("image", item.image_id) for item in items]),
+        signatures=torch.tensor([item.signature for item in items]),
+        captions=torch.tensor(
+            [[key("caption", text or "") for text in item.texts[:positives]] for item in items]
+        ),
+    )
+    # Of torch's, because it stacks where the main process finds it, without another copy.
+    images = default_collate([filler if item.image is None else item.image for item in items])
+    lost = [Lost(item.image_id, item.lost) for item in items if item.lost]
+    return Batch(images, tokens.view(len(items), -1, tokens.shape[-1]), marks, lost)
 
 
-def steps_in_epoch(rows: int, batch_size: int) -> int:
-    """Steps in an epoch. The rows left over by whole batches sit this epoch out; each epoch it is others."""
-    return max(1, rows // batch_size)
-
-
-def batches(rows: int, batch_size: int, seed: int, start: int, stop: int) -> Iterator[list[tuple[int, int]]]:
-    """The (epoch, row) pairs of each step in [start, stop); each epoch is a permutation of its own."""
-    per_epoch = steps_in_epoch(rows, batch_size)
-    order, shuffled = np.empty(0, np.int64), -1
-    for step in range(start, stop):
-        epoch, place = divmod(step, per_epoch)
-        if epoch != shuffled:
-            key = np.array([mix(seed, "order"), epoch], np.uint64)
-            order, shuffled = np.random.Generator(np.random.Philox(key=key)).permutation(rows), epoch
-        yield [(epoch, int(row)) for row in order[place * batch_size : (place + 1) * batch_size]]
-
-
-def collate(items: Collection[tuple[Tensor | None, str, str]], tokenise: Tokenise) -> Batch:
-    """Stack what could be decoded, and name what could not."""
-    readable = [(image, caption) for image, caption, _ in items if image is not None]
-    images = torch.stack([image for image, _ in readable]) if readable else torch.empty(0)
-    tokens = tokenise([caption for _, caption in readable]) if readable else torch.empty(0, dtype=torch.long)
-    return Batch(images, tokens, [image_id for image, _, image_id in items if image is None])
+def key(*parts: str) -> int:
+    """A number that fits an int64 and differs where `parts` do."""
+    return mix(*parts) >> 1
 
 
 def loader(
-    dataset: ImageCaptions,
+    pairs: Pairs,
     tokenise: Tokenise,
-    batch_size: int,
+    order: Order,
     start: int,
     stop: int,
     workers: int = 0,
     pin: bool = False,
+    rank: int = 0,
+    world: int = 1,
 ) -> DataLoader[Any]:
-    """Batches for the steps in [start, stop): one loader for the whole run, so no gap between epochs."""
+    """This rank's batches for the steps [start, stop): one loader for the run, no gap between epochs."""
     return DataLoader(
-        dataset,
-        batch_sampler=batches(len(dataset), batch_size, dataset.seed, start, stop),
+        pairs,
+        batch_sampler=order.batches(start, stop, rank, world),
         num_workers=workers,
-        collate_fn=partial(collate, tokenise=tokenise),
+        collate_fn=partial(
+            collate, tokenise=tokenise, size=pairs.draw.pixels.size, positives=pairs.draw.positives
+        ),
         pin_memory=pin,
-        worker_init_fn=_leave_signals_to_parent,
+        worker_init_fn=leave_signals_to_parent,
     )
 
 
-def _leave_signals_to_parent(_: int) -> None:
+def leave_signals_to_parent(_: int) -> None:
     """Ctrl-C reaches the whole process group; the parent alone decides when to stop its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

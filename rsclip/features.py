@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rsclip import data, model
+from rsclip import model, store
 from rsclip.model import Clip
+from rsclip.pixels import decode
 from rsdata import tables
 from rsdata.errors import TableError
 
@@ -58,7 +59,7 @@ def embed(
     distinct captions are held; images come and go by row group.
     Raises TableError on tables that are missing or where no row is left.
     """
-    files = [f for table in sources for f in tables.shards(table, data.splits_of(table, split, "test"))]
+    files = [f for table in sources for f in tables.shards(table, store.splits_of(table, split, "test"))]
     where = model.device(device)
     clip.model.to(where).eval()
     # A caption that many images share is embedded once, so that its copies are equal to the last bit and tie.
@@ -91,8 +92,10 @@ def embed(
 
 def _rows(files: Sequence[Path], missing: dict[str, int]) -> Iterator[_Row]:
     """Rows with an image and a caption; the others are counted in `missing`."""
-    for group in data.row_groups(files):
-        for image_id, image, captions in zip(*(column.to_pylist() for column in group.columns), strict=True):
+    for group in store.row_groups(files):
+        for image_id, image, captions in zip(
+            *(group[name].to_pylist() for name in store.COLUMNS), strict=True
+        ):
             if not image or not image["bytes"]:
                 missing["image"] += 1
             elif not captions:
@@ -114,7 +117,7 @@ def _chunks(rows: Iterator[_Row], size: int) -> Iterator[list[_Row]]:
 
 def _picture(clip: Clip, row: _Row) -> Tensor | None:
     try:
-        return clip.transform_eval(data.decode(row.image or b""))
+        return clip.transform_eval(decode(row.image or b""))
     except Exception:  # Pillow's plugins raise almost anything on broken bytes
         return None
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.func import functional_call
 
-from rsclip.data import replacing
+from rsclip import adapt, weights
+from rsclip.store import replacing
 from rsdata.errors import RsdataError
 
 CONFIG, WEIGHTS = (
@@ -29,47 +32,84 @@ open_clip.add_model_config(Path(__file__).parent / "models")
 class Clip(NamedTuple):
     """A model and what belongs to it.
 
-    transform_train, transform_eval: PIL image to float32 [3, height, width]; the first crops at random.
+    transform_eval: PIL image to float32 [3, height, width].
     tokenizer: list of strings to int64 [texts, context length].
     config: open_clip's model configuration, enough to build the model again.
     """
 
     model: torch.nn.Module
-    transform_train: Callable[[Image.Image], Tensor]
     transform_eval: Callable[[Image.Image], Tensor]
     tokenizer: Callable[[list[str]], Tensor]
     config: dict[str, Any]
 
+    @property
+    def preprocess(self) -> dict[str, Any]:
+        """open_clip's preprocess_cfg: size, mean, std, interpolation, resize_mode, fill_color."""
+        found: dict[str, Any] = self.model.visual.preprocess_cfg  # type: ignore[union-attr, assignment]
+        return found
 
-def create(name: str, pretrained: str | None = None) -> Clip:
+
+def create(
+    name: str, pretrained: str | None = None, quick_gelu: bool | None = None, image_size: int | None = None
+) -> Clip:
     """Build a model with float32 weights on the CPU.
 
     name: "rsclip-tiny", a name of `open_clip.list_models()`, or "local-dir:RUN" for a folder `save` wrote.
-    pretrained: a tag of open_clip ("openai"), or a file: a state dict or {"state_dict": …}, in safetensors or
-        in a torch file without pickled code.
+    pretrained: a tag of open_clip ("openai"), or a file of weights as `weights.read` takes it.
+    quick_gelu: the activation that the weights were trained with. None: as the tag or the configuration says;
+        a tag that was trained with QuickGELU gets it, where open_clip 3.x only warns about the mismatch.
+    image_size: side of the images in pixels; None: as the configuration says. open_clip interpolates the
+        positions of its ViTs.
 
-    A tag that was trained with QuickGELU gets it, where open_clip 3.x only warns about the mismatch.
-    Raises RsdataError on an unknown name or tag, and on weights that cannot be read or do not fit.
+    Raises RsdataError on an unknown name or tag, on weights that cannot be read or do not fit, and on an
+    image size that open_clip cannot build the model with.
     """
     config = _config(name)
     tag = open_clip.get_pretrained_cfg(name, pretrained) if pretrained else {}
-    quick_gelu = bool(config.get("quick_gelu") or tag.get("quick_gelu"))
-    if pretrained and not tag and not Path(pretrained).is_file():
+    file = Path(pretrained) if pretrained and not tag else None
+    if file and not file.is_file():
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
         raise RsdataError(f"{pretrained}: neither a file nor a tag of {name}; its tags: {tags}")
+    quick = bool(config.get("quick_gelu") or tag.get("quick_gelu")) if quick_gelu is None else quick_gelu
+    from_open_clip = file is None
     try:
-        model, train, evaluate = open_clip.create_model_and_transforms(
-            name,
-            pretrained=pretrained,
-            force_quick_gelu=quick_gelu,
-            require_pretrained=bool(pretrained) or name.startswith("local-dir:"),
-        )
+        with _unwarned():
+            model, _, evaluate = open_clip.create_model_and_transforms(
+                name,
+                pretrained=pretrained if from_open_clip else None,
+                load_weights=from_open_clip,
+                pretrained_text=from_open_clip,
+                require_pretrained=from_open_clip and (bool(tag) or name.startswith("local-dir:")),
+                force_quick_gelu=quick,
+                quick_gelu=quick,  # to the model's class, as force_quick_gelu cannot force it off
+                force_image_size=image_size,
+            )
     except Exception as error:  # pickle, zip, safetensors, network and shape errors share no ancestor
-        reason = str(error).strip().splitlines()[0]
+        reason = " ".join(str(error).split("\n")[:2]).strip()
         raise RsdataError(f"{pretrained or name}: cannot be loaded as {name}: {reason}") from error
-    if quick_gelu:
-        config["quick_gelu"] = True
-    return Clip(model, train, evaluate, open_clip.get_tokenizer(name), config)
+    if image_size and image_size != config["vision_cfg"].get("image_size", 224):
+        if hasattr(getattr(model.visual, "trunk", None), "set_input_size"):
+            # it would train, but what was saved would not fit what open_clip builds, at timm's size for it
+            raise RsdataError(f"{name}: is built only for its own image size, not for {image_size} pixels")
+        config["vision_cfg"]["image_size"] = image_size
+    if file:
+        weights.load_into(model, file, name)
+    config["quick_gelu"] = quick
+    return Clip(model, evaluate, open_clip.get_tokenizer(name), config)
+
+
+@contextmanager
+def _unwarned() -> Iterator[None]:
+    """No warning of open_clip's that weights are random: they are read from a file, or meant to be."""
+
+    def other(record: logging.LogRecord) -> bool:
+        return "initialized randomly" not in record.getMessage()
+
+    logging.getLogger().addFilter(other)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeFilter(other)
 
 
 def _config(name: str) -> dict[str, Any]:
@@ -86,27 +126,31 @@ def _config(name: str) -> dict[str, Any]:
     return config
 
 
-def load(checkpoint: Path | str, name: str | None = None) -> Clip:
-    """Open a run folder, or a checkpoint file or open_clip tag of the model `name`.
+def load(checkpoint: Path | str, name: str | None = None, quick_gelu: bool | None = None) -> Clip:
+    """Open a run folder, or a checkpoint file or open_clip tag of the model `name`; `quick_gelu` as `create`.
 
     Raises RsdataError where it cannot be loaded, or `name` is wanted and missing.
     """
     if Path(checkpoint).is_dir():
-        return create(f"local-dir:{checkpoint}")
+        return create(f"local-dir:{checkpoint}", quick_gelu=quick_gelu)
     if name is None:
         raise RsdataError(f"{checkpoint}: name the model that these weights belong to with --model")
-    return create(name, str(checkpoint))
+    return create(name, str(checkpoint), quick_gelu)
 
 
 def save(folder: Path, clip: Clip) -> None:
-    """Write `folder` so that `open_clip.create_model_and_transforms("local-dir:FOLDER")` opens it."""
-    preprocess = {k: v for k, v in clip.model.visual.preprocess_cfg.items() if k not in ("size", "mode")}  # type: ignore[union-attr, operator]
+    """Write `folder` so that `open_clip.create_model_and_transforms("local-dir:FOLDER")` opens it.
+
+    Adapters of `adapt.add_lora` are merged into the weights written, and stay apart in `clip`.
+    """
+    preprocess = {k: v for k, v in clip.preprocess.items() if k not in ("size", "mode")}
     with replacing(folder / CONFIG) as path:
         path.write_text(json.dumps({"model_cfg": clip.config, "preprocess_cfg": preprocess}, indent=2) + "\n")
     if hasattr(clip.tokenizer, "save_pretrained"):
         clip.tokenizer.save_pretrained(folder)
     with replacing(folder / WEIGHTS) as path:
-        save_file({name: tensor.contiguous() for name, tensor in clip.model.state_dict().items()}, path)
+        plain = adapt.plain_state(clip.model)
+        save_file({name: tensor.contiguous() for name, tensor in plain.items()}, path)
         path.chmod(0o644)  # safetensors writes files that only their owner can read
 
 
@@ -137,10 +181,18 @@ def text_prefix(model: torch.nn.Module) -> str | None:
     return "" if flat else "text."
 
 
-def tokenise(texts: list[str], tokenizer: Callable[[list[str]], Tensor], trim: bool) -> Tensor:
-    """int64 [texts, length]; with `trim`, length is that of the longest text and not the model's context."""
+def tokenise(
+    texts: list[str], tokenizer: Callable[[list[str]], Tensor], trim: bool, multiple: int = 1
+) -> Tensor:
+    """int64 [texts, length]; with `trim`, length is that of the longest text and not the model's context.
+
+    multiple: that length is rounded up to a multiple of it.
+    """
     tokens = tokenizer(texts)
-    return tokens[:, : int(tokens.argmax(dim=-1).max()) + 1] if trim else tokens
+    if not trim:
+        return tokens
+    longest = int(tokens.argmax(dim=-1).max()) + 1
+    return tokens[:, : -(-longest // multiple) * multiple]
 
 
 def encode_image(model: torch.nn.Module, images: Tensor) -> Tensor:

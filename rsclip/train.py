@@ -1,48 +1,35 @@
-"""The training loop: InfoNCE over both towers, AdamW, linear warm-up and cosine (RemoteCLIP, section IV-A).
+"""A training run: tables in, a folder with a model out (RemoteCLIP, section IV-A; see `rsclip.run`).
 
-A run is a folder:
-
-    run.json                     resolved options, tables with their digests, versions
-    metrics.jsonl                one line every `log_every` steps and at each checkpoint
-    checkpoint.pt                latest state: weights, optimizer, step; `--resume` goes on from it
-    open_clip_config.json        } the model as open_clip's "local-dir:" opens it,
-    open_clip_model.safetensors  } written after each epoch
-    cache/                       the images as `rsclip.data` maps them, removed when the run is done
+What a step does to the model depends on (options, tables, step) alone. So a run that was stopped or killed
+goes on as if it had not been, on as many processes as there now are.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import platform
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
-from tqdm import tqdm
 
-from rsclip import data, model
-from rsclip.data import Batch, ImageCaptions, mix, replacing
+from rsclip import adapt, data, features, model, ranks, run, store, stream
+from rsclip.config import LR_FINE_TUNE, LR_FROM_SCRATCH, Config
+from rsclip.data import Draw, Order, Pairs
 from rsclip.model import Clip
-from rsdata import tables
+from rsclip.pixels import Pixels, mix
+from rsclip.run import Log
+from rsclip.step import Trainer
+from rsclip.store import Source, Store
+from rsclip.tasks import retrieval
+from rsdata import places
 from rsdata.errors import RsdataError, TableError
-
-PRECISIONS = ("fp32", "bf16")
-MAX_LOGIT_SCALE = math.log(100)
-BETAS, EPSILON = (0.9, 0.98), 1e-6  # CLIP, table 19, for ViT
-LR_FINE_TUNE, LR_FROM_SCRATCH = 4e-5, 5e-4  # RemoteCLIP's and CLIP's for ViT-B/32
-Corpus = list[tuple[Path, tuple[str, ...]]]  # tables, each with the splits to read
-MAY_CHANGE = ("workers", "device", "log_every", "checkpoint_every")  # nothing in the result hangs on these
 
 
 class RunInterruptedError(RsdataError):
@@ -51,284 +38,303 @@ class RunInterruptedError(RsdataError):
     exit_code = 3
 
 
-@dataclass(frozen=True)
-class Config:
-    """Options of a run. None stands for a default that depends on others; `resolved` fills it in.
+def train(tables: Sequence[Path], folder: Path, config: Config, resume: bool = False) -> dict[str, Any]:
+    """Train on tables and leave the model in `folder`. Under torchrun all its processes call this.
 
-    lr: peak learning rate; 4e-5 with pretrained weights, 5e-4 without. wd: weight decay.
-    warmup: steps of linear warm-up, a twentieth of all. precision: bf16 on CUDA, fp32 elsewhere.
-    split: splits to read, "train" where a table has it, else all. device: CUDA where there is one.
+    Returns steps, images (seen by this call), loss (of the last step), images_per_second, data_wait (share of
+    the time), and what was left out: without_image, without_captions (rows) and unreadable (image ids).
+    Raises RsdataError on tables, weights or options that do not serve, where no image can be decoded, on a
+    loss that is not finite, and, with `resume`, on a run that was started with other options or on other
+    tables; RunInterruptedError on SIGINT or SIGTERM.
     """
-
-    model: str = "ViT-B-32"
-    pretrained: str | None = None
-    split: tuple[str, ...] = ()
-    augment: str = "remoteclip"
-    epochs: int = 10
-    batch_size: int = 256
-    lr: float | None = None
-    wd: float = 0.05
-    warmup: int | None = None
-    precision: str | None = None
-    seed: int = 0
-    workers: int = 0
-    device: str | None = None
-    log_every: int = 10
-    checkpoint_every: int = 1000
+    device = model.device(config.device)
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", ranks.local_rank())
+    with ranks.together(device):
+        return _train(tables, folder, replace(config, device=str(device)), resume)
 
 
-def train(sources: Sequence[Path], run: Path, config: Config, resume: bool = False) -> dict[str, Any]:
-    """Train on the tables `sources` and leave the model in the folder `run`.
-
-    Returns steps, images (seen by this call), loss (of the last step), images_per_second and what was left
-    out: without_image, without_captions (rows) and unreadable (image ids).
-    Raises RsdataError on tables or weights that do not serve, where no image can be decoded, on a loss that
-    is not finite, and, with `resume`, on a run that was started with other options or on other tables;
-    RunInterruptedError on SIGINT or SIGTERM.
-    """
-    saved = _saved_state(run, resume)
-    corpus = [(table, data.splits_of(table, config.split, "train")) for table in sources]
+def _train(tables: Sequence[Path], folder: Path, config: Config, resume: bool) -> dict[str, Any]:
+    check(config, len(tables))
+    saved = run.saved_state(folder, resume)
+    sources = [Source(table, store.splits_of(table, config.split, "train")) for table in tables]
+    judges = [
+        Source(table, store.splits_of(table, config.eval_split, "val", "test"))
+        for table in map(places.place, config.eval)
+    ]
     torch.manual_seed(config.seed)
-    clip = model.create(config.model, config.pretrained)
-    rows = _open_rows(corpus, run, clip, config)
-    config = resolved(config, config.epochs * data.steps_in_epoch(len(rows), config.batch_size))
-    clip.model.to(torch.device(str(config.device))).train()
-    optimizer = build_optimizer(clip.model, config)
-    state = {"step": 0, "unreadable": [], "config": asdict(config), "tables": data.fingerprint(corpus)}
+    clip = prepared(config)
+    batches = Local(sources, folder, clip, config) if not config.stream else Streamed(sources, clip, config)
+    config = resolved(config, batches.steps)
+    digest = "-".join(source.fingerprint() for source in sources)
+    state: dict[str, Any] = {"step": 0, "lost": {}, "best": None, "config": asdict(config), "tables": digest}
+    trainer = Trainer(clip, config)
     if saved:
-        _restore(saved, state, clip.model, optimizer)
-    _describe(run, config, corpus, rows)
-    summary = fit(clip, optimizer, rows, run, config, state)
-    model.save(run, clip)
-    shutil.rmtree(run / "cache")
+        run.check_same(saved, config, digest)
+        trainer.restore(saved)
+        state.update({key: saved[key] for key in ("step", "lost", "best")})
+    about = run.describe(folder, config, sources, batches.counts) if ranks.rank() == 0 else {}
+    summary = Loop(trainer, batches, folder, config, state, judges, about).go()
+    if ranks.rank() == 0:
+        run.save_model(folder, trainer.learnt(), config, about, state["best"])
+        shutil.rmtree(folder / "cache", ignore_errors=True)
+    ranks.barrier()
     return summary
 
 
-def fit(
-    clip: Clip,
-    optimizer: torch.optim.Optimizer,
-    rows: ImageCaptions,
-    run: Path,
-    config: Config,
-    state: dict[str, Any],
-) -> dict[str, Any]:
-    """The loop: from step `state["step"]` to the last, saving `state` on the way; the rest as `train`."""
-    per_epoch = data.steps_in_epoch(len(rows), config.batch_size)
-    start, total = state["step"], config.epochs * per_epoch
-    device = torch.device(str(config.device))
-    tokenise = partial(
-        model.tokenise, tokenizer=clip.tokenizer, trim=model.text_prefix(clip.model) is not None
-    )
-    loader = data.loader(
-        rows, tokenise, config.batch_size, start, total, config.workers, device.type == "cuda"
-    )
-    seen, loss, began = 0, None, time.perf_counter()
-    with stop_on_signal() as stopped, Log(run / "metrics.jsonl", start, total) as log:
-        for step, batch in enumerate(loader, start + 1):
-            torch.manual_seed(mix(config.seed, "step", step))  # dropout too is a function of the step
-            rate = learning_rate(step, total, config)
-            step_loss = train_step(clip.model, optimizer, batch.to(device), rate, config)
-            loss = loss if step_loss is None else step_loss
-            seen += len(batch.images)
-            state.update(step=step, unreadable=sorted({*state["unreadable"], *batch.unreadable}))
-            epoch_ends = step % per_epoch == 0
-            saves = epoch_ends or step % config.checkpoint_every == 0 or bool(stopped)
-            if loss is not None and (saves or step % config.log_every == 0):
-                log.write(step, step / per_epoch, float(loss), rate, logit_scale(clip.model), seen)
-            if saves:
-                _save_state(run, state, clip.model, optimizer)
-            if epoch_ends:
-                model.save(run, clip)
-            log.bar.update()
-            if stopped and step < total:
-                raise RunInterruptedError(f"{run}: stopped after step {step} of {total}; go on with --resume")
-    if not seen and start < total:
-        raise RsdataError(f"nothing was learnt: none of the {len(rows)} images could be decoded")
-    return {
-        "steps": total,
-        "images": seen,
-        "loss": None if loss is None else float(loss),
-        "images_per_second": seen / (time.perf_counter() - began),
-        "without_image": rows.without_image,
-        "without_captions": rows.without_captions,
-        "unreadable": state["unreadable"],
+def check(config: Config, tables: int) -> None:
+    """Raise RsdataError where options exclude each other."""
+    wrong = {
+        f"--weight is given {len(config.weight)} times for {tables} tables: once a table, in their order": (
+            config.weight and len(config.weight) != tables
+        ),
+        "--captions all takes one caption an item: leave out --positives": (
+            config.captions == "all" and config.positives > 1
+        ),
+        "--stream takes one caption an image: leave out --captions all": (
+            config.captions == "all" and config.stream
+        ),
+        "--freeze image and text leaves nothing to train": {"image", "text"} <= set(config.freeze),
+        f"--batch-size {config.batch_size} cannot be shared by {ranks.world()} processes": (
+            config.batch_size % ranks.world()
+        ),
     }
+    for why, holds in wrong.items():
+        if holds:
+            raise RsdataError(why)
 
 
-def train_step(
-    clip: torch.nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, rate: float, config: Config
-) -> torch.Tensor | None:
-    """One update; the InfoNCE loss of the batch (float32 scalar), or None where no image could be read."""
-    if not len(batch.images):
-        return None
-    with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-        images, texts = model.encode_image(clip, batch.images), model.encode_text(clip, batch.tokens)
-    scale: Any = clip.logit_scale
-    loss: torch.Tensor = open_clip.ClipLoss()(images.float(), texts.float(), scale.exp())
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    with torch.no_grad():
-        scale.clamp_(0, MAX_LOGIT_SCALE)
-    return loss.detach()
+def prepared(config: Config) -> Clip:
+    """The model to train: built, its weights loaded, frozen and adapted as the options say."""
+    clip = model.create(config.model, config.pretrained, config.quick_gelu, config.image_size)
+    if config.loss == "siglip" and clip.model.logit_bias is None:
+        clip = with_bias(clip, bool(config.pretrained))
+    if config.grad_checkpointing:
+        clip.model.set_grad_checkpointing(True)  # type: ignore[operator]
+    adapt.freeze(clip.model, config.freeze)
+    if config.lora is not None:
+        adapt.add_lora(clip.model, config.lora)
+    return clip
 
 
-def logit_scale(clip: torch.nn.Module) -> float:
-    """The factor on the cosine similarities, at most 100."""
-    scale: Any = clip.logit_scale
-    return float(scale.detach().exp())
+def with_bias(clip: Clip, pretrained: bool) -> Clip:
+    """A model with the bias that the sigmoid loss needs: -10 and a scale of 10 to begin with (Zhai et al.
+    2023), or 0 where the weights were trained without one.
+    """
+    start = 0.0 if pretrained else -10.0
+    clip.model.logit_bias = torch.nn.Parameter(torch.full((), start))
+    if not pretrained:
+        torch.nn.init.constant_(clip.model.logit_scale, math.log(10))  # type: ignore[arg-type]
+    return clip._replace(config={**clip.config, "init_logit_bias": start})
 
 
-def resolved(config: Config, total: int) -> Config:
-    """`config` with each None that stands for a default replaced by it, for a run of `total` steps."""
+def resolved(config: Config, per_epoch: int) -> Config:
+    """`config` with each None that stands for a default replaced by it, for an epoch of `per_epoch` steps."""
+    total = config.steps or config.epochs * per_epoch
     device = str(model.device(config.device))
     lr = LR_FINE_TUNE if config.pretrained or config.model.startswith("local-dir:") else LR_FROM_SCRATCH
     return replace(
         config,
         device=device,
+        steps=total,
         lr=lr if config.lr is None else config.lr,
         warmup=total // 20 if config.warmup is None else config.warmup,
         precision=config.precision or ("bf16" if device.startswith("cuda") else "fp32"),
+        eval_every=(config.eval_every or per_epoch) if config.eval else None,
     )
 
 
-def learning_rate(step: int, total: int, config: Config) -> float:
+def learning_rate(step: int, config: Config) -> float:
     """Rate of the 1-based `step`: linear over the warm-up, then half a cosine down towards zero."""
-    peak, warmup = config.lr or 0.0, config.warmup or 0
+    peak, warmup, total = config.lr or 0.0, config.warmup or 0, config.steps or 0
     if step <= warmup:
         return peak * step / warmup
     done = (step - 1 - warmup) / max(1, total - warmup)
     return peak * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def build_optimizer(clip: torch.nn.Module, config: Config) -> torch.optim.AdamW:
-    """AdamW with open_clip's rule: no decay of vectors and scalars, norms, biases and the logit scale."""
+class Local:
+    """Batches from local copies of the tables, each row at hand."""
 
-    def spared(name: str, parameter: torch.nn.Parameter) -> bool:
-        return parameter.ndim < 2 or any(part in name for part in ("bn", "ln", "bias", "logit_scale"))
+    def __init__(self, sources: Sequence[Source], folder: Path, clip: Clip, config: Config) -> None:
+        self.clip, self.config = clip, config
+        copies = [
+            self.copy(source, Path(config.cache) if config.cache else folder / "cache") for source in sources
+        ]
+        self.store = Store(copies)
+        if not len(self.store):
+            named = ", ".join(str(source.table) for source in sources)
+            raise TableError(
+                f"{named}: nothing to train on: {self.store.without_image} rows have no image bytes, "
+                f"{self.store.without_captions} have no caption"
+            )
+        self.pairs = Pairs(self.store, draw(clip, config))
+        self.order = Order(self.pairs.parts, config.batch_size, config.weight, config.seed)
+        self.steps = self.order.steps
+        lost = {"without_image": self.store.without_image, "without_captions": self.store.without_captions}
+        self.counts = {"images": len(self.store), **lost}
 
-    named = [(name, parameter) for name, parameter in clip.named_parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for n, p in named if spared(n, p)], "weight_decay": 0.0},
-        {"params": [p for n, p in named if not spared(n, p)], "weight_decay": config.wd},
-    ]
-    fused = str(config.device).startswith(("cuda", "cpu"))
-    return torch.optim.AdamW(groups, lr=config.lr or 0.0, betas=BETAS, eps=EPSILON, fused=fused)
+    def copy(self, source: Source, cache: Path) -> Path:
+        """The copy of a table, made where it is not there yet by the first process of each machine."""
+        config = self.config
+        form = f"-{config.cache_edge or 'full'}{'-hard' * bool(config.hard_negatives)}"
+        path = cache / f"{source.fingerprint()[:24]}{form}.arrow"
+        with ranks.first(ranks.local_rank() == 0):
+            if not path.exists():
+                store.copy(
+                    source, path, config.cache_edge, bool(config.hard_negatives), max(1, config.workers)
+                )
+        return path
 
-
-def _open_rows(corpus: Corpus, run: Path, clip: Clip, config: Config) -> ImageCaptions:
-    copy = run / "cache" / f"{data.fingerprint(corpus)[:16]}.arrow"
-    if not copy.exists():
-        data.copy_columns([file for table, splits in corpus for file in tables.shards(table, splits)], copy)
-    transform = clip.transform_eval if config.augment == "none" else clip.transform_train
-    rows = ImageCaptions(copy, transform, config.augment, config.seed)
-    if not len(rows):
-        named = ", ".join(str(table) for table, _ in corpus)
-        raise TableError(
-            f"{named}: nothing to train on: {rows.without_image} rows have no image bytes, "
-            f"{rows.without_captions} have no caption"
-        )
-    return rows
-
-
-def _saved_state(run: Path, resume: bool) -> dict[str, Any] | None:
-    path = run / "checkpoint.pt"
-    if not path.exists():
-        return None
-    if not resume:
-        raise RsdataError(f"{run}: already holds a run; go on with --resume, or name another folder")
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle, zip and torch errors share no ancestor
-        raise RsdataError(f"{path}: cannot be read: {error}") from error
-    return state
+    def between(self, start: int, stop: int) -> Any:
+        """This rank's batches of the steps [start, stop)."""
+        pin = str(self.config.device).startswith("cuda")
+        share = ranks.rank(), ranks.world()
+        tokenise = tokeniser(self.clip, self.config)
+        return data.loader(self.pairs, tokenise, self.order, start, stop, self.config.workers, pin, *share)
 
 
-def _save_state(
-    run: Path, state: dict[str, Any], clip: torch.nn.Module, optimizer: torch.optim.Optimizer
-) -> None:
-    whole = {**state, "state_dict": clip.state_dict(), "optimizer": optimizer.state_dict()}
-    with replacing(run / "checkpoint.pt") as path:
-        torch.save(whole, path)
+class Streamed:
+    """Batches straight from the tables, wherever they lie."""
+
+    def __init__(self, sources: Sequence[Source], clip: Clip, config: Config) -> None:
+        self.clip, self.config = clip, config
+        self.plan = stream.plan(sources, config.batch_size, config.weight, config.seed, ranks.world())
+        self.nouns = [store.nouns_of(source.table) if config.hard_negatives else None for source in sources]
+        self.steps = self.plan.steps
+        self.counts = {"images": sum(group.rows for group in self.plan.groups)}
+
+    def between(self, start: int, stop: int) -> Any:
+        """This rank's batches of the steps [start, stop)."""
+        share = ranks.rank(), ranks.world()
+        lanes = stream.Lanes(self.plan, draw(self.clip, self.config), self.nouns, start, stop, *share)
+        pin = str(self.config.device).startswith("cuda")
+        return stream.Stream(lanes, tokeniser(self.clip, self.config), self.config.workers, pin)
 
 
-def _restore(
-    saved: dict[str, Any], state: dict[str, Any], clip: torch.nn.Module, optimizer: torch.optim.Optimizer
-) -> None:
-    """Put `saved` into `state`, model and optimizer, after checking that it is of the same run."""
-    if saved["tables"] != state["tables"]:
-        raise RsdataError("cannot resume: the tables or splits are not those the run was started with")
-    was, now = saved["config"], state["config"]
-    differs = [
-        f"--{k.replace('_', '-')} was {was.get(k)}"
-        for k in now
-        if k not in MAY_CHANGE and was.get(k) != now[k]
-    ]
-    if differs:
-        raise RsdataError(f"cannot resume with other options: {', '.join(differs)}")
-    clip.load_state_dict(saved["state_dict"])
-    optimizer.load_state_dict(saved["optimizer"])
-    state.update({key: saved[key] for key in ("step", "unreadable")})
+def draw(clip: Clip, config: Config) -> Draw:
+    """What an epoch makes of a row, by the options."""
+    pixels = Pixels(clip.preprocess, config.augment, config.resize)
+    return Draw(pixels, config.captions, config.positives, config.hard_negatives, config.seed)
 
 
-def _describe(run: Path, config: Config, corpus: Corpus, rows: ImageCaptions) -> None:
-    described = {
-        "config": asdict(config),
-        "tables": [
-            {"path": str(t), "splits": s, "manifest_sha256": data.manifest_digest(t)} for t, s in corpus
-        ],
-        "images": len(rows),
-        "rows_without_image": rows.without_image,
-        "rows_without_captions": rows.without_captions,
-        "versions": {name: version(name) for name in ("rsdata", "torch", "open_clip_torch")}
-        | {"python": platform.python_version()},
-    }
-    with replacing(run / "run.json") as path:
-        path.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+def tokeniser(clip: Clip, config: Config) -> data.Tokenise:
+    """Texts to tokens, as long as the longest of them where the tower allows."""
+    trim = config.trim and model.text_prefix(clip.model) is not None
+    multiple = 8 if config.compile else 1  # few lengths, so that little is compiled anew
+    return partial(model.tokenise, tokenizer=clip.tokenizer, trim=trim, multiple=multiple)
 
 
-class Log:
-    """metrics.jsonl, and the progress bar on stderr where that is a terminal.
+class Loop:
+    """The loop over steps: from `state["step"]` to the last, saving `state` on the way."""
 
-    Lines past `start` are of steps that a killed run did after its last checkpoint; they will be done again.
-    """
+    def __init__(
+        self,
+        trainer: Trainer,
+        batches: Local | Streamed,
+        folder: Path,
+        config: Config,
+        state: dict[str, Any],
+        judges: Sequence[Source],
+        about: dict[str, Any],
+    ) -> None:
+        self.trainer, self.batches, self.folder, self.config = trainer, batches, folder, config
+        self.state, self.judges, self.about = state, judges, about
+        self.total = int(config.steps or 0)
+        self.lost: dict[str, str] = {}
 
-    def __init__(self, path: Path, start: int, total: int) -> None:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        with replacing(path) as temporary:
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= start]
-            temporary.write_text("".join(kept), encoding="utf-8")
-        self.file = path.open("a", encoding="utf-8")
-        self.bar = tqdm(total=total, initial=start, file=sys.stderr, disable=None, unit="step")
-        self.since, self.seen = time.perf_counter(), 0
-
-    def __enter__(self) -> Log:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
-        self.bar.close()
-
-    def write(self, step: int, epoch: float, loss: float, rate: float, scale: float, seen: int) -> None:
-        """Add a line. Raises RsdataError where the loss is not finite, so that no checkpoint follows."""
-        if not math.isfinite(loss):
-            raise RsdataError(f"the loss is {loss} at step {step}: lower --lr, or use --precision fp32")
-        now = time.perf_counter()
-        speed = (seen - self.seen) / (now - self.since)
-        self.since, self.seen = now, seen
-        line = {
-            "step": step,
-            "epoch": round(epoch, 4),
-            "loss": loss,
-            "lr": rate,
-            "logit_scale": scale,
-            "images_per_second": round(speed, 1),
+    def go(self) -> dict[str, Any]:
+        """Do the steps; the result as `train`."""
+        start, config, first = self.state["step"], self.config, ranks.rank() == 0
+        device = torch.device(str(config.device))
+        seen, waited, loss, began, judged = 0, 0.0, None, time.perf_counter(), 0.0
+        self.trainer.clip.model.train()
+        batches = iter(self.batches.between(start, self.total))
+        with (
+            stop_on_signal() as stopped,
+            Log(self.folder, start, self.total) if first else nullcontext() as log,
+        ):
+            for step in range(start + 1, self.total + 1):
+                asked = time.perf_counter()
+                batch = next(batches)
+                waited += time.perf_counter() - asked
+                self.lost.update({lost.image_id: lost.reason for lost in batch.lost})
+                (pairs,) = ranks.summed([float(batch.marks.valid[:, 0].sum())])
+                rate = learning_rate(step, config)
+                if pairs:
+                    seed = mix(config.seed, "step", step, ranks.rank())
+                    loss = self.trainer.step(batch.to(device), rate, seed)
+                    self.trainer.follow(step)
+                seen += int(pairs)
+                self.state["step"] = step
+                (stops,) = ranks.summed([float(bool(stopped))])
+                ends = step == self.total or bool(stops)
+                saves = ends or step % config.checkpoint_every == 0
+                evaluates = bool(self.judges) and (step == self.total or step % (config.eval_every or 1) == 0)
+                if loss is not None and (saves or evaluates or step % config.log_every == 0):
+                    (mean,) = (value / ranks.world() for value in ranks.summed([float(loss)]))
+                    run.check_finite(mean, step)
+                    if log:
+                        epoch, scale = step / self.batches.steps, self.trainer.logit_scale()
+                        log.write(step, epoch, mean, rate, scale, seen, waited)
+                if evaluates:
+                    judged += self.evaluate(step, log)
+                if saves:
+                    self.save(log)
+                if log:
+                    log.bar.update()
+                if stops and step < self.total:
+                    ranks.barrier()  # the first process that ends has torchrun kill the others
+                    raise RunInterruptedError(
+                        f"{self.folder}: stopped after step {step} of {self.total}; go on with --resume"
+                    )
+        if not seen and start < self.total:
+            raise RsdataError(
+                f"nothing was learnt: none of the {self.batches.counts['images']} images could be decoded"
+            )
+        took = time.perf_counter() - began - judged
+        lost = self.state["lost"]
+        counted = {reason: sum(why == reason for why in lost.values()) for reason in data.REASONS[1:]}
+        return {
+            "steps": self.total,
+            "images": seen,
+            "loss": None if loss is None else float(loss),
+            "images_per_second": seen / took,
+            "data_wait": waited / took,
+            **{reason: count + self.batches.counts.get(reason, 0) for reason, count in counted.items()},
+            "unreadable": sorted(image_id for image_id, why in lost.items() if why == "unreadable"),
+            "best": self.state["best"],
         }
-        self.file.write(json.dumps(line) + "\n")
-        self.file.flush()
-        self.bar.set_postfix(loss=f"{loss:.3f}", images_per_s=f"{speed:.0f}")
+
+    def save(self, log: Log | None) -> None:
+        """Write the checkpoint and the curves, on rank 0, with what all ranks have lost."""
+        for lost in ranks.from_all(self.lost):
+            self.state["lost"].update(lost)
+        self.lost = {}
+        if log:
+            run.save_state(self.folder, {**self.state, **self.trainer.state()})
+            log.draw()
+
+    def evaluate(self, step: int, log: Log | None) -> float:
+        """Score the model on each evaluation table, on rank 0, and keep it where it is the best; seconds."""
+        began = time.perf_counter()
+        if log:
+            clip = self.trainer.learnt()
+            scores = {}
+            for table, splits in self.judges:
+                found = features.embed(
+                    clip, [table], splits, workers=max(1, self.config.workers), device=self.config.device
+                )
+                scores[str(table)] = retrieval.run(found)
+            self.trainer.clip.model.train()
+            mean = sum(result["mean_recall"] for result in scores.values()) / len(scores)
+            best = self.state["best"]
+            if best is None or mean > best["mean_recall"]:
+                self.state["best"] = {"step": step, "mean_recall": mean, "scores": scores}
+                run.save_model(self.folder / run.BEST, clip, self.config, self.about, self.state["best"])
+            log.evaluated(step, scores, time.perf_counter() - began)
+        self.state["best"] = ranks.from_all(self.state["best"])[0]
+        return time.perf_counter() - began
 
 
 @contextmanager

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +26,20 @@ def features(name, **options):
     with torch.no_grad():
         return [model.encode_image(image)[0].tolist(), model.encode_text(tokens)[0].tolist(), str(preprocess)]
 found = [features(f"local-dir:{run}")]
-for file in ("open_clip_model.safetensors", "checkpoint.pt"):
-    if (Path(run) / file).exists():
+for way, file in (("weights", "open_clip_model.safetensors"), ("checkpoint", "checkpoint.pt")):
+    if way in sys.argv and (Path(run) / file).exists():
         found.append(features("rsclip-tiny", pretrained=f"{run}/{file}"))
 print(json.dumps(found))
 """
 
 
 @pytest.fixture(scope="session")
-def in_plain_open_clip() -> Callable[[Path], Any]:
+def in_plain_open_clip() -> Callable[..., Any]:
     """What an interpreter that never saw rsclip makes of a run's folder, by each way of opening it."""
 
-    def opened(run: Path) -> Any:
+    def opened(run: Path, ways: Sequence[str] = ("local-dir", "weights", "checkpoint")) -> Any:
         configs = Path(rsclip.__file__).parent / "models"
-        words = [sys.executable, "-c", PLAIN, str(run), str(configs)]
+        words = [sys.executable, "-c", PLAIN, str(run), str(configs), *ways]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)

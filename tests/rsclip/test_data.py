@@ -1,18 +1,16 @@
 from __future__ import annotations
 
-import json
-import shutil
+from collections import Counter
 from functools import partial
 
-import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 from shapes import row, shape_rows, write_table
 
-from rsclip import data, model
-from rsdata import tables
-from rsdata.errors import TableError
+from rsclip import data, model, store
+from rsclip.data import Draw, Order, Pairs
+from rsclip.pixels import Pixels
+from rsclip.store import Source, Store
 
 
 @pytest.fixture(scope="module")
@@ -21,139 +19,163 @@ def clip():
 
 
 @pytest.fixture
-def copy(shapes, tmp_path):
-    path = tmp_path / "copy.arrow"
-    data.copy_columns(tables.shards(shapes, ["train"]), path)
-    return path
+def held(shapes, tmp_path):
+    store.copy(Source(shapes, ("train",)), tmp_path / "copy.arrow")
+    return Store([tmp_path / "copy.arrow"])
 
 
-def loaded(clip, rows, workers=0, start=0, stop=6):
+def pairs_of(clip, held, augment="remoteclip", **options):
+    return Pairs(held, Draw(Pixels(clip.preprocess, augment, "fast"), **options))
+
+
+def loaded(clip, pairs, batch_size=16, workers=0, start=0, stop=6, rank=0, world=1, weights=()):
     tokenise = partial(model.tokenise, tokenizer=clip.tokenizer, trim=True)
-    return list(data.loader(rows, tokenise, 16, start, stop, workers))
+    order = Order(pairs.parts, batch_size, weights, pairs.draw.seed)
+    return list(data.loader(pairs, tokenise, order, start, stop, workers, rank=rank, world=world))
 
 
 def equal(one, other):
     return len(one) == len(other) and all(
-        torch.equal(a.images, b.images) and torch.equal(a.tokens, b.tokens)
+        torch.equal(a.images, b.images)
+        and torch.equal(a.tokens, b.tokens)
+        and all(map(torch.equal, a.marks, b.marks))
         for a, b in zip(one, other, strict=True)
     )
 
 
+def units(order, start, stop, **share):
+    return [[pair[:2] for pair in step] for step in order.batches(start, stop, **share)]
+
+
 def test_each_epoch_is_a_permutation_of_its_own():
-    steps = list(data.batches(20, 5, seed=3, start=0, stop=8))
+    steps = units(Order([20], 5, seed=3), 0, 8)
     epochs = [[pair for step in steps[i : i + 4] for pair in step] for i in (0, 4)]
     for number, pairs in enumerate(epochs):
         assert {epoch for epoch, _ in pairs} == {number}
         assert sorted(row for _, row in pairs) == list(range(20))
     assert [row for _, row in epochs[0]] != [row for _, row in epochs[1]]
-    assert steps != list(data.batches(20, 5, seed=4, start=0, stop=8))
+    assert steps != units(Order([20], 5, seed=4), 0, 8)
 
 
 @pytest.mark.parametrize("start", [1, 4, 7, 8])
 def test_order_after_a_step_needs_no_history(start):
-    whole = list(data.batches(22, 5, seed=0, start=0, stop=8))
-    assert list(data.batches(22, 5, seed=0, start=start, stop=8)) == whole[start:]
+    order = Order([9, 13], 5, [1.5, 0.5])
+    whole = list(order.batches(0, 8))
+    assert list(order.batches(start, 8)) == whole[start:]
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_the_ranks_share_each_batch_among_them(world):
+    order = Order([40], 8)
+    shares = [units(order, 0, 5, rank=rank, world=world) for rank in range(world)]
+    for step, whole in enumerate(units(order, 0, 5)):
+        assert [pair for share in shares for pair in share[step]] == whole
 
 
 def test_rows_left_over_by_whole_batches_differ_from_epoch_to_epoch():
-    steps = list(data.batches(7, 4, seed=0, start=0, stop=40))
+    steps = units(Order([7], 4), 0, 40)
     assert all(len(step) == 4 for step in steps)
     assert {row for step in steps for _, row in step} == set(range(7))
-    (only,) = data.batches(3, 4, seed=0, start=0, stop=1)
+    (only,) = units(Order([3], 4), 0, 1)
     assert len(only) == 3
 
 
-def test_the_copy_holds_the_rows_of_the_table_in_order(shapes, copy, clip):
-    expected = [
-        (r["image_id"], r["image"]["bytes"], r["captions"])
-        for file in tables.shards(shapes, ["train"])
-        for r in pq.read_table(file, columns=data.COLUMNS).to_pylist()
-    ]
-    rows = data.ImageCaptions(copy, clip.transform_eval)
-    assert [rows.row(i) for i in range(len(rows))] == expected
-    assert len(expected) == 48
+def test_a_weight_is_how_often_an_epoch_has_the_images_of_a_table():
+    order = Order([10, 20, 30], 1, [2.5, 0.5, 1])
+    assert len(order) == order.steps == 25 + 10 + 30
+    halves = []
+    for epoch in range(2):
+        found, turns = order.epoch(epoch)
+        counts = Counter(found.tolist())
+        assert sorted(counts[unit] for unit in range(10)) == [2] * 5 + [3] * 5
+        assert all(counts[unit] == 1 for unit in range(30, 60))
+        half = {unit for unit in range(10, 30) if counts[unit]}
+        assert len(half) == 10
+        halves.append(half)
+        assert sorted(turns[found == 0].tolist()) == list(range(counts[0]))
+    assert halves[0] != halves[1]
 
 
-def test_batches_do_not_depend_on_workers_nor_on_where_the_run_began(copy, clip):
-    rows = data.ImageCaptions(copy, clip.transform_train, "remoteclip", seed=5)
-    whole = loaded(clip, rows)
-    assert equal(loaded(clip, rows, workers=2), whole)
-    assert equal(loaded(clip, rows, start=4), whole[4:])
-    other = data.ImageCaptions(copy, clip.transform_train, "remoteclip", seed=6)
-    assert not equal(loaded(clip, other), whole)
+def test_batches_do_not_depend_on_workers_nor_on_where_the_run_began(clip, held):
+    pairs = pairs_of(clip, held, seed=5)
+    whole = loaded(clip, pairs)
+    assert equal(loaded(clip, pairs, workers=2), whole)
+    assert equal(loaded(clip, pairs, start=4), whole[4:])
+    assert not equal(loaded(clip, pairs_of(clip, held, seed=6)), whole)
 
 
-def test_every_caption_of_an_image_is_drawn_over_the_epochs(copy, clip):
-    rows = data.ImageCaptions(copy, clip.transform_eval)
-    drawn = [rows[epoch, 0][1] for epoch in range(400)]
-    counts = [drawn.count(caption) for caption in rows.row(0)[2]]
+def test_ranks_see_the_images_that_one_process_sees(clip, held):
+    pairs = pairs_of(clip, held, seed=5)
+    shares = [loaded(clip, pairs, rank=rank, world=2) for rank in range(2)]
+    for whole, *parts in zip(loaded(clip, pairs), *shares, strict=True):
+        assert torch.equal(whole.images, torch.cat([part.images for part in parts]))
+        assert torch.equal(whole.marks.captions, torch.cat([part.marks.captions for part in parts]))
+
+
+def test_every_caption_of_an_image_is_drawn_over_the_epochs(clip, held):
+    pairs = pairs_of(clip, held, "none")
+    drawn = [pairs[epoch, 0, 0].texts[0] for epoch in range(400)]
+    counts = [drawn.count(caption) for caption in held[0].captions]
     assert sum(counts) == 400
     assert min(counts) > 50  # 80 expected, standard deviation 8
+    again = [pairs[epoch, 0, 1].texts[0] for epoch in range(400)]
+    assert sum(one == other for one, other in zip(drawn, again, strict=True)) < 130  # the second time another
 
 
-def test_augmentation_differs_by_epoch_and_leaves_the_global_generator_alone(copy, clip):
-    rows = data.ImageCaptions(copy, clip.transform_train, "remoteclip")
-    torch.manual_seed(1)
-    expected = torch.rand(3)
-    torch.manual_seed(1)
-    first = rows[0, 0][0]
-    assert torch.equal(torch.rand(3), expected)
-    assert torch.equal(rows[0, 0][0], first)
-    assert not torch.equal(rows[1, 0][0], first)
-    plain = data.ImageCaptions(copy, clip.transform_eval, "none")
-    assert torch.equal(plain[0, 0][0], plain[1, 0][0])
+def test_first_and_all_captions(clip, held):
+    first = pairs_of(clip, held, "none", captions="first")
+    assert {first[epoch, 3, 0].texts[0] for epoch in range(20)} == {held[3].captions[0]}
+    every = pairs_of(clip, held, "none", captions="all")
+    assert len(every) == 5 * len(held)
+    assert [every[0, unit, 0].texts[0] for unit in range(5, 10)] == held[1].captions
 
 
-def test_turned_reaches_all_eight_symmetries_of_a_square_and_the_four_of_a_rectangle():
-    def reached(shape):
-        image = torch.arange(np.prod(shape)).reshape(shape)
-        torch.manual_seed(0)
-        return {tuple(data.turned(image).flatten().tolist()) for _ in range(200)}
+def test_several_positives_are_distinct_captions_and_gaps_are_not_valid(clip, tmp_path):
+    rows = shape_rows(4, "train")
+    rows[2]["captions"] = rows[2]["captions"][:2]
+    table = write_table(tmp_path / "table", rows)
+    store.copy(Source(table, ("train",)), tmp_path / "copy.arrow")
+    held = Store([tmp_path / "copy.arrow"])
+    (batch,) = loaded(clip, pairs_of(clip, held, "none", positives=3), stop=1)
+    assert batch.tokens.shape[:2] == (4, 3)
+    assert sorted(batch.marks.valid.sum(1).tolist()) == [2, 3, 3, 3]
+    for valid, captions in zip(batch.marks.valid, batch.marks.captions, strict=True):
+        assert len({*captions[valid].tolist()}) == int(valid.sum())
 
-    assert len(reached((3, 2, 2))) == 8
-    assert len(reached((3, 2, 3))) == 4
+
+def test_equal_captions_and_equal_images_have_equal_marks(clip, tmp_path):
+    image = shape_rows(1, "train")[0]["image"]["bytes"]
+    said = ["a ship", "a ship", "a plane"]
+    rows = [row(str(i), "train", image, [caption]) for i, caption in enumerate(said)]
+    store.copy(Source(write_table(tmp_path / "table", rows), ("train",)), tmp_path / "copy.arrow")
+    pairs = pairs_of(clip, Store([tmp_path / "copy.arrow"]))
+    (batch,) = loaded(clip, pairs, batch_size=9, stop=1, weights=[3.0])
+    assert len({*batch.marks.captions.flatten().tolist()}) == 2
+    assert len({*batch.marks.images.tolist()}) == 3
+    assert len(batch.images) == 9
 
 
-def test_rows_that_cannot_serve_are_counted_and_broken_images_named(tmp_path, clip):
+def test_broken_images_stay_in_their_place_and_are_named(clip, tmp_path):
     good = shape_rows(4, "train")
     rows = [
         *good,
-        row("no-bytes", "train", None, ["a ship"]),
-        row("empty-bytes", "train", b"", ["a ship"]),
-        row("no-caption", "train", good[0]["image"]["bytes"], []),
-        {**row("null-captions", "train", good[0]["image"]["bytes"], []), "captions": None},
-        {**row("null-image", "train", None, ["a ship"]), "image": None},
         row("broken", "train", good[0]["image"]["bytes"][:200], ["a ship"]),
         row("no-image-at-all", "train", b"<html>404</html>", ["a ship"]),
     ]
-    table = write_table(tmp_path / "table", rows, row_group=3)
-    data.copy_columns(tables.shards(table), tmp_path / "copy.arrow")
-    held = data.ImageCaptions(tmp_path / "copy.arrow", clip.transform_eval)
-    assert (len(held), held.without_image, held.without_captions) == (6, 3, 2)
-    (batch,) = loaded(clip, held, stop=1)
-    assert sorted(batch.unreadable) == ["broken", "no-image-at-all"]
-    assert len(batch.images) == len(batch.tokens) == 4
+    store.copy(Source(write_table(tmp_path / "table", rows), ("train",)), tmp_path / "copy.arrow")
+    (batch,) = loaded(clip, pairs_of(clip, Store([tmp_path / "copy.arrow"])), stop=1)
+    assert sorted(batch.lost) == [("broken", "unreadable"), ("no-image-at-all", "unreadable")]
+    assert len(batch.images) == len(batch.tokens) == 6
+    assert int(batch.marks.valid.sum()) == 4
 
 
-def test_fingerprint_follows_the_content_and_not_the_place(shapes, tmp_path):
-    moved = tmp_path / "elsewhere"
-    shutil.copytree(shapes, moved)
-    print_of = data.fingerprint([(shapes, ("train",))])
-    assert data.fingerprint([(moved, ("train",))]) == print_of
-    assert data.fingerprint([(shapes, ("test",))]) != print_of
-    (moved / "manifest.json").write_text(json.dumps({**tables.manifest(shapes), "seed": 1}))
-    assert data.fingerprint([(moved, ("train",))]) != print_of
-
-
-def test_usual_split_else_all(shapes, tmp_path):
-    assert data.splits_of(shapes, (), "train") == ("train",)
-    assert data.splits_of(shapes, (), "val") == ("train", "test")
-    assert data.splits_of(shapes, ("test",), "train") == ("test",)
-
-
-def test_a_file_that_is_no_table_is_named(tmp_path):
-    broken = tmp_path / "train.parquet"
-    broken.write_bytes(b"PAR1 not really")
-    with pytest.raises(TableError, match=r"train\.parquet"):
-        data.copy_columns([broken], tmp_path / "copy.arrow")
-    assert [path.name for path in tmp_path.iterdir()] == ["train.parquet"]
+def test_hard_negatives_are_those_of_the_caption_that_was_drawn(clip):
+    draw = Draw(Pixels(clip.preprocess), positives=1, hard=2)
+    captions, hard = ["A ship .", "Two ships ."], [["A plane .", "3 ships ."], ["Two planes ."]]
+    held = store.Row("a", shape_rows(1, "train")[0]["image"]["bytes"], captions, 7, hard)
+    for epoch in range(10):
+        item = draw(held, epoch)
+        mine = hard[captions.index(item.texts[0])]
+        assert sorted(text for text in item.texts[1:] if text) == sorted(mine)
+        assert len(item.texts) == 3
+    assert draw(held._replace(hard=None), 0).texts[1:] == [None, None]

@@ -4,12 +4,14 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 from click.testing import CliRunner
 from shapes import row, shape_rows, write_table
 
 from rsclip import cli, train
+from rsclip import config as configs
 
 TINY = ["--model", "rsclip-tiny", "--epochs", "1", "--batch-size", "16", "--device", "cpu"]
 
@@ -122,13 +124,59 @@ def test_the_command_line_wins_over_the_file(shapes, tmp_path):
     run = tmp_path / "run"
     done = call("train", shapes, "-o", run, "--config", file, "--epochs", "2", "--device", "cpu")
     assert done.exit_code == 0, done.output
-    held = json.loads((run / "run.json").read_text())["config"]
-    assert (held["model"], held["epochs"], held["batch_size"], held["split"]) == (
+    held = tomllib.loads((run / "config.toml").read_text())
+    assert (held["model"], held["epochs"], held["batch-size"], held["split"]) == (
         "rsclip-tiny",
         2,
         24,
         ["test"],
     )
+    again = call("train", shapes, "-o", tmp_path / "again", "--config", run / "config.toml")
+    assert again.exit_code == 0, again.output
+    assert (tmp_path / "again" / "config.toml").read_text() == (run / "config.toml").read_text()
+
+
+@pytest.mark.parametrize("name", configs.names())
+def test_each_recipe_is_a_configuration(name):
+    words = ["table", "-o", "run", "--config", name]
+    context = cli.main.commands["train"].make_context("train", words)
+    options = {key: value for key, value in context.params.items() if key not in cli.NOT_IN_CONFIG}
+    train.check(configs.Config(**options), 1)
+    assert options["pretrained"]
+
+
+def test_the_papers_recipes_have_the_papers_figures():
+    """PAPER.md section 5: table of learning rates and batch sizes, 108,215 steps for all."""
+    found = {}
+    for name in ("remoteclip-rn50", "remoteclip-vit-b-32", "remoteclip-vit-l-14"):
+        held = tomllib.loads(configs.path_of(name).read_text())
+        found[name] = held["lr"], held["batch-size"], held["steps"], held["augment"]
+    assert found == {
+        "remoteclip-rn50": (7e-5, 256, 108_215, "remoteclip"),
+        "remoteclip-vit-b-32": (4e-5, 256, 108_215, "remoteclip"),
+        "remoteclip-vit-l-14": (1e-4, 28, 108_215, "remoteclip"),
+    }
+
+
+def test_an_unknown_recipe_is_answered_with_those_there_are(shapes, tmp_path):
+    done = call("train", shapes, "-o", tmp_path / "run", "--config", "remoteclip-b32")
+    assert done.exit_code == 2
+    assert "remoteclip-vit-b-32" in done.stderr
+
+
+def test_wise_ft_blends_a_run_with_its_start(shapes, run, tmp_path):
+    tuned = tmp_path / "tuned"
+    assert (
+        call(
+            "train", shapes, "-o", tuned, *TINY, "--pretrained", run / "open_clip_model.safetensors"
+        ).exit_code
+        == 0
+    )
+    done = call("wise-ft", tuned, "-o", tmp_path / "half", "--alpha", "0.3")
+    assert done.exit_code == 0, done.output
+    assert "0.3 of" in done.stdout
+    assert call("eval", "retrieval", "--checkpoint", tmp_path / "half", "--data", shapes).exit_code == 0
+    assert call("wise-ft", run, "-o", tmp_path / "no").exit_code == 1
 
 
 @pytest.mark.parametrize(
