@@ -23,12 +23,16 @@ lint: $(VENV)/all.done
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# The peers have an environment of their own, because what they ask for is not what we do.
+# The peers have environments of their own, because what they ask for is not what we do.
 bench: $(VENV)/all.done
 	@$(PYTHON) -m venv --without-pip $(VENV)/peers
 	@$(PYTHON) -m pip --python $(VENV)/peers/bin/python --disable-pip-version-check install --quiet \
 		globox datumaro supervision
-	$(BIN)/python tests/benchmarks/write.py --peers $(abspath $(VENV))/peers/bin/python
+	@$(PYTHON) -m venv --without-pip $(VENV)/clip-peers
+	@$(PYTHON) -m pip --python $(VENV)/clip-peers/bin/python --disable-pip-version-check install --quiet \
+		'open_clip_torch[training]==3.3.0'
+	$(BIN)/python tests/benchmarks/write.py --peers $(abspath $(VENV))/peers/bin/python \
+		--clip-peers $(abspath $(VENV))/clip-peers/bin/python
 
 clean:
 	rm -rf $(VENV) demo build dist
