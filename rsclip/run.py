@@ -112,31 +112,41 @@ def describe(
 
 
 def save_model(
-    folder: Path, clip: Clip, config: Config, about: Mapping[str, Any], scores: Mapping[str, Any] | None
+    folder: Path,
+    clip: Clip,
+    config: Config,
+    about: Mapping[str, Any],
+    scores: Mapping[str, Any] | None,
+    note: str = "",
 ) -> None:
-    """Write a model as plain open_clip opens it, with its card."""
+    """Write a model as plain open_clip opens it, with its card; `note` is said on the card."""
     model.save(folder, clip)
     with replacing(folder / CARD) as path:
-        path.write_text(card(folder.absolute(), config, about, scores), encoding="utf-8")
+        path.write_text(card(folder.absolute(), config, about, scores, note), encoding="utf-8")
 
 
-def card(folder: Path, config: Config, about: Mapping[str, Any], scores: Mapping[str, Any] | None) -> str:
+def card(
+    folder: Path, config: Config, about: Mapping[str, Any], scores: Mapping[str, Any] | None, note: str
+) -> str:
     """The model card: what it was made of, how, how it scored, how to open it (Hugging Face front matter)."""
-    start = f"the weights {config.pretrained!r}" if config.pretrained else "random weights"
+    start = config.pretrained or (config.model if config.model.startswith("local-dir:") else "random weights")
     name = folder.parent.name if folder.name == BEST else folder.name
     made = [
         f"| {each['path']} | {', '.join(each['datasets'])} | {', '.join(each['splits'])} "
         f"| `{each['manifest_sha256']}` |"
         for each in about["tables"]
     ]
-    scored = (
-        ["", "## Scores", "", "| table | retrieval, mean recall | step |", "|---|---|---|"] if scores else []
-    )
-    for table, result in (scores or {}).get("scores", {}).items():
-        scored.append(
-            f"| {table} | {result['mean_recall']:.2f} (chance {result['chance_mean_recall']:.2f}) "
-            f"| {(scores or {})['step']} |"
-        )
+    scored = []
+    if scores:
+        scored += [
+            "",
+            f"## Scores after step {scores['step']}",
+            "",
+            "| table | mean recall | chance |",
+            "|---|---|---|",
+        ]
+        for table, result in scores["scores"].items():
+            scored.append(f"| {table} | {result['mean_recall']:.2f} | {result['chance_mean_recall']:.2f} |")
     return "\n".join(
         [
             "---",
@@ -150,6 +160,7 @@ def card(folder: Path, config: Config, about: Mapping[str, Any], scores: Mapping
             "",
             f"{config.model}, trained from {start} by rsclip {about['versions']['rsdata']} "
             f"on {about['images']:,} images. The licences are those of the datasets.",
+            note,
             "",
             "```python",
             "import open_clip",

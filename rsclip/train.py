@@ -67,16 +67,23 @@ def _train(tables: Sequence[Path], folder: Path, config: Config, resume: bool) -
     batches = Local(sources, folder, clip, config) if not config.stream else Streamed(sources, clip, config)
     config = resolved(config, batches.steps)
     digest = "-".join(source.fingerprint() for source in sources)
-    state: dict[str, Any] = {"step": 0, "lost": {}, "best": None, "config": asdict(config), "tables": digest}
+    state: dict[str, Any] = {
+        "step": 0,
+        "lost": {},
+        "best": None,
+        "scores": None,
+        "config": asdict(config),
+        "tables": digest,
+    }
     trainer = Trainer(clip, config)
     if saved:
         run.check_same(saved, config, digest)
         trainer.restore(saved)
-        state.update({key: saved[key] for key in ("step", "lost", "best")})
+        state.update({key: saved[key] for key in ("step", "lost", "best", "scores")})
     about = run.describe(folder, config, sources, batches.counts) if ranks.rank() == 0 else {}
     summary = Loop(trainer, batches, folder, config, state, judges, about).go()
     if ranks.rank() == 0:
-        run.save_model(folder, trainer.learnt(), config, about, state["best"])
+        run.save_model(folder, trainer.learnt(), config, about, state["scores"])
         shutil.rmtree(folder / "cache", ignore_errors=True)
     ranks.barrier()
     return summary
@@ -105,15 +112,21 @@ def check(config: Config, tables: int) -> None:
 
 
 def prepared(config: Config) -> Clip:
-    """The model to train: built, its weights loaded, frozen and adapted as the options say."""
-    clip = model.create(config.model, config.pretrained, config.quick_gelu, config.image_size)
-    if config.loss == "siglip" and clip.model.logit_bias is None:
-        clip = with_bias(clip, bool(config.pretrained))
+    """The model to train: built, frozen and adapted as the options say."""
+    clip = built(config)
     if config.grad_checkpointing:
         clip.model.set_grad_checkpointing(True)  # type: ignore[operator]
     adapt.freeze(clip.model, config.freeze)
     if config.lora is not None:
         adapt.add_lora(clip.model, config.lora)
+    return clip
+
+
+def built(config: Config) -> Clip:
+    """The model that a run starts from, its weights loaded."""
+    clip = model.create(config.model, config.pretrained, config.quick_gelu, config.image_size)
+    if config.loss == "siglip" and clip.model.logit_bias is None:
+        return with_bias(clip, bool(config.pretrained))
     return clip
 
 
@@ -328,9 +341,10 @@ class Loop:
                 scores[str(table)] = retrieval.run(found)
             self.trainer.clip.model.train()
             mean = sum(result["mean_recall"] for result in scores.values()) / len(scores)
+            self.state["scores"] = {"step": step, "mean_recall": mean, "scores": scores}
             best = self.state["best"]
             if best is None or mean > best["mean_recall"]:
-                self.state["best"] = {"step": step, "mean_recall": mean, "scores": scores}
+                self.state["best"] = self.state["scores"]
                 run.save_model(self.folder / run.BEST, clip, self.config, self.about, self.state["best"])
             log.evaluated(step, scores, time.perf_counter() - began)
         self.state["best"] = ranks.from_all(self.state["best"])[0]
