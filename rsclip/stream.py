@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from rsclip import store
 from rsclip.data import Batch, Draw, Item, Tokenise, collate, generator, leave_signals_to_parent
 from rsclip.store import Nouns, Row, Source
-from rsdata.errors import RsdataError
+from rsdata.errors import RsdataError, TableError
 
 LANES = 32
 BLOCK = 256
@@ -197,7 +197,10 @@ def _interleaved(parts: Sequence[list[Item]], lanes: int) -> Iterator[list[Item]
 
 
 def plan(sources: Sequence[Source], batch_size: int, weights: Sequence[float], seed: int, world: int) -> Plan:
-    """The plan for the row groups of these tables. Raises RsdataError where ranks cannot share the lanes."""
+    """The plan for the row groups of these tables.
+
+    Raises RsdataError where ranks cannot share the lanes, TableError where there is not a row for each.
+    """
     groups = []
     for number, source in enumerate(sources):
         for file in source.files():
@@ -211,4 +214,7 @@ def plan(sources: Sequence[Source], batch_size: int, weights: Sequence[float], s
             f"--stream deals {made.lanes} lanes to {world} processes: choose a --batch-size that is a "
             f"multiple of {LANES}, and as many processes as divide {LANES}"
         )
+    if not made.per_lane:
+        held = sum(group.rows for group in groups)
+        raise TableError(f"{sources[0].table}: {held} rows are too few to stream: leave out --stream")
     return made

@@ -183,6 +183,10 @@ class Local:
             )
         self.pairs = Pairs(self.store, draw(clip, config))
         self.order = Order(self.pairs.parts, config.batch_size, config.weight, config.seed)
+        if len(self.order) < ranks.world():
+            raise TableError(
+                f"{sources[0].table}: an epoch would have {len(self.order)} images: raise --weight"
+            )
         self.steps = self.order.steps
         lost = {"without_image": self.store.without_image, "without_captions": self.store.without_captions}
         self.counts = {"images": len(self.store), **lost}

@@ -13,7 +13,7 @@ from rsclip import model, stream
 from rsclip.data import Draw
 from rsclip.pixels import Pixels
 from rsclip.store import Source
-from rsdata.errors import RsdataError
+from rsdata.errors import RsdataError, TableError
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +125,12 @@ def test_rows_that_cannot_serve_are_named_when_their_turn_comes(clip, tmp_path):
         ("no image", "without_image"),
     ]
     assert batch.marks.valid.sum() == 5
+
+
+def test_a_table_with_less_than_a_row_for_each_lane_is_refused(clip, tmp_path):
+    source = Source(write_table(tmp_path / "table", shape_rows(5, "train")), ("train",))
+    with pytest.raises(TableError, match="5 rows are too few to stream"):
+        stream.plan([source], 64, (), 0, 1)
 
 
 def test_processes_that_cannot_share_the_lanes_are_refused(source):

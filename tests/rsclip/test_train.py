@@ -261,6 +261,8 @@ def test_weights_of_tables_and_several_tables(shapes, tmp_path):
     assert done["steps"] == (24 + 32) // 16
     with pytest.raises(RsdataError, match="--weight is given 1 times for 2 tables"):
         train.train([shapes, other], tmp_path / "two", replace(SMALL, weight=(1.0,)))
+    with pytest.raises(TableError, match="an epoch would have 0 images"):
+        train.train([shapes], tmp_path / "three", replace(SMALL, weight=(0.001,)))
 
 
 @pytest.mark.parametrize(
