@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from rsclip import adapt, data, features, model, ranks, run, store, stream
 from rsclip.config import LR_FINE_TUNE, LR_FROM_SCRATCH, Config
@@ -119,6 +121,10 @@ def prepared(config: Config) -> Clip:
     adapt.freeze(clip.model, config.freeze)
     if config.lora is not None:
         adapt.add_lora(clip.model, config.lora)
+    normed = any(isinstance(module, _BatchNorm) for module in clip.model.modules())
+    if config.micro_batch and normed and ranks.rank() == 0:
+        told = f"Warning: the batch norms of {config.model} see pieces of {config.micro_batch} pairs"
+        print(f"{told} (--micro-batch), which is not quite the whole batch", file=sys.stderr)
     return clip
 
 

@@ -25,8 +25,6 @@ VARIANTS: dict[str, dict[str, object]] = {
     "all (InfoNCE)": {},
     "mask-equal": {"negatives": "mask-equal"},
     "mask-signature": {"negatives": "mask-signature"},
-    "mask-equal, 2 positives": {"negatives": "mask-equal", "positives": 2},
-    "mask-equal, 1 hard negative": {"negatives": "mask-equal", "hard_negatives": 1},
 }
 SETS = ("dota", "rsod", "levir", "hrsc2016")
 STUDENT = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36, 9: 2.31, 10: 2.26}

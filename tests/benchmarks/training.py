@@ -5,10 +5,12 @@
 
 Synthetic DOTA scenes of 256 pixels with box captions, converted by `rsdata`; the peer reads the same bytes as
 files and the first caption of each from a CSV. ViT-S-32 at 128 pixels, batches of 64, AdamW with 0.1 decay,
-10 steps of warm-up to 1e-4, cosine; two loader processes, seed 0. Each run is a process of its own, one after
-the other, `--repeat` times over; speed is the median of the steps after the first ten. --curves compares the
-losses alone. --peer: a Python with `open_clip_torch[training]==3.3.0`, if not this one. Exit code 1 where
-trimming changes the loss.
+10 steps of warm-up to 1e-4, cosine; two loader processes, seed 0, on the CPU; options name others. Each run
+is a process of its own, one after the other, `--repeat` times over; speed is the median of the steps after
+the first ten. --curves compares losses alone. --peer: a Python with `open_clip_torch[training]==3.3.0`, if
+not this one. Exit code 1 where trimming changes the loss. On a GPU:
+
+    … --device cuda --model ViT-B-32 --image-size 224 --batch-size 1024 --workers 12 --images 20480
 """
 
 from __future__ import annotations
@@ -26,16 +28,14 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-BATCH, WARMUP, WINDOW = 64, 10, 20
+WARMUP, WINDOW = 10, 20
 EXACT = 1e-5
 """The most that trimming may change the loss of a step in the warm-up. Later steps amplify what is rounded in
 another way, as they do where the same run is given another number of threads."""
-SHARED = ["--model", "ViT-S-32", "--batch-size", str(BATCH), "--lr", "1e-4", "--wd", "0.1"]
-SHARED += ["--warmup", str(WARMUP), "--workers", "2", "--device", "cpu"]
-OURS = ["--image-size", "128", "--captions", "first", "--augment", "crop", "--resize", "pil"]
-OURS += ["--log-every", "1"]
-THEIRS = ["--force-image-size", "128", "--dataset-type", "csv", "--csv-img-key", "filepath"]
-THEIRS += ["--csv-caption-key", "title", "--log-every-n-steps", "1", "--save-frequency", "0"]
+SHARED = ["--lr", "1e-4", "--wd", "0.1", "--warmup", str(WARMUP)]
+OURS = ["--captions", "first", "--augment", "crop", "--log-every", "1"]
+THEIRS = ["--dataset-type", "csv", "--csv-img-key", "filepath", "--csv-caption-key", "title"]
+THEIRS += ["--log-every-n-steps", "1", "--save-frequency", "0"]
 STEP = re.compile(r"Train Epoch: .*?, (\S+)/s, .* Loss: (\S+) \(")
 
 
@@ -56,12 +56,14 @@ class Line(NamedTuple):
 
 
 PEER = "open_clip_train"
+PIL = ("--resize", "pil")
 LINES = [
     Line(PEER, "fp32"),
     Line(PEER, "bf16"),
-    Line("rsclip, texts not trimmed", "fp32", ("--no-trim",)),
-    Line("rsclip", "fp32"),
-    Line("rsclip", "bf16"),
+    Line("rsclip, texts not trimmed", "fp32", (*PIL, "--no-trim")),
+    Line("rsclip", "fp32", PIL),
+    Line("rsclip", "bf16", PIL),
+    Line("rsclip, fast resize", "bf16"),
 ]
 UNTRIMMED, TRIMMED = LINES[2], LINES[3]
 
@@ -97,20 +99,35 @@ def export(table: Path, folder: Path, split: str = "train") -> tuple[Path, int]:
     return listed, rows
 
 
-def theirs(python: str, line: Line, listed: Path, epochs: int, root: Path) -> Run:
+def shared(options: argparse.Namespace) -> list[str]:
+    """What both are told."""
+    held = ["--model", options.model, "--batch-size", str(options.batch_size), "--device", options.device]
+    return [*held, "--workers", str(options.workers), *SHARED]
+
+
+def theirs(options: argparse.Namespace, line: Line, listed: Path, epochs: int, root: Path) -> Run:
     """A run of open_clip_train, read from its log."""
     precision = {"fp32": "fp32", "bf16": "amp_bf16"}[line.precision]
-    command = [python, "-m", "open_clip_train.main", "--train-data", str(listed), *SHARED, *THEIRS]
-    command += ["--epochs", str(epochs), "--precision", precision, "--seed", "0", "--logs", str(root)]
-    done, seconds = process([*command, "--name", "run"], root)
+    command = [
+        options.peer,
+        "-m",
+        "open_clip_train.main",
+        "--train-data",
+        str(listed),
+        *shared(options),
+        *THEIRS,
+    ]
+    command += ["--force-image-size", str(options.image_size), "--epochs", str(epochs), "--seed", "0"]
+    command += ["--precision", precision, "--logs", str(root), "--name", "run"]
+    done, seconds = process(command, root)
     steps = STEP.findall(done.stderr)
     return Run([float(loss) for _, loss in steps], [float(speed) for speed, _ in steps], seconds)
 
 
-def ours(line: Line, table: Path, steps: int, root: Path, seed: int = 0) -> Run:
+def ours(options: argparse.Namespace, line: Line, table: Path, steps: int, root: Path, seed: int = 0) -> Run:
     """A run of rsclip, read from its metrics."""
     command = [sys.executable, "-m", "rsclip", "train", str(table), "-o", str(root / "run")]
-    command += [*SHARED, *OURS, *line.options]
+    command += [*shared(options), *OURS, *line.options, "--image-size", str(options.image_size)]
     command += ["--steps", str(steps), "--precision", line.precision, "--seed", str(seed)]
     _, seconds = process(command)
     logged = [json.loads(text) for text in (root / "run/metrics.jsonl").read_text().splitlines()]
@@ -161,6 +178,11 @@ def main() -> None:
     arguments.add_argument("--steps", type=int, default=60, help="rounded to whole epochs")
     arguments.add_argument("--images", type=int, default=1300)
     arguments.add_argument("--repeat", type=int, default=1)
+    arguments.add_argument("--model", default="ViT-S-32")
+    arguments.add_argument("--image-size", type=int, default=128)
+    arguments.add_argument("--batch-size", type=int, default=64)
+    arguments.add_argument("--workers", type=int, default=2)
+    arguments.add_argument("--device", default="cpu")
     arguments.add_argument("--curves", action="store_true", help="losses in fp32 alone")
     options = arguments.parse_args()
     runs: dict[Line, list[Run]] = {}
@@ -172,9 +194,9 @@ def main() -> None:
         process([*rsdata, *sample, "--objects", "6", "--split", "train"])
         process([*rsdata, "convert", str(dump), "--recipe", "dota", "-o", str(table)])
         listed, rows = export(table, Path(scratch, "files"))
-        in_epoch = rows // BATCH
+        in_epoch = rows // options.batch_size
         if not in_epoch:
-            arguments.error(f"{rows} images are less than a batch of {BATCH}")
+            arguments.error(f"{rows} images are less than a batch of {options.batch_size}")
         epochs = max(1, round(options.steps / in_epoch))
         steps = epochs * in_epoch
         print(f"{rows:,} images, {steps} steps, {epochs} epochs", file=sys.stderr, flush=True)
@@ -183,9 +205,9 @@ def main() -> None:
             root = Path(scratch, "runs")
             root.mkdir()
             done = (
-                theirs(options.peer, line, listed, epochs, root)
+                theirs(options, line, listed, epochs, root)
                 if line.who == PEER
-                else ours(line, table, steps, root, seed)
+                else ours(options, line, table, steps, root, seed)
             )
             shutil.rmtree(root)
             if len(done.losses) != steps:

@@ -265,6 +265,11 @@ def test_weights_of_tables_and_several_tables(shapes, tmp_path):
         train.train([shapes], tmp_path / "three", replace(SMALL, weight=(0.001,)))
 
 
+def test_pieces_of_a_model_with_batch_norm_are_warned_of(shapes, tmp_path, capsys):
+    train.train([shapes], tmp_path / "run", replace(SMALL, epochs=1, micro_batch=8))
+    assert "see pieces of 8 pairs" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("wrong", "why"),
     [
