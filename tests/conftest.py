@@ -6,9 +6,9 @@ import pytest
 from stores import KEYS
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server() -> Iterator[str]:
-    """The address of a server that speaks S3, with a bucket."""
+    """The address of a server that speaks S3, with a bucket; one for all, as fsspec remembers its address."""
     moto = pytest.importorskip("moto.server")
     boto3 = pytest.importorskip("boto3")
     held = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
