@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from rsclip.config import TOWERS
 from rsdata.errors import RsdataError
 
-TOWERS = ("image", "text")
 _ADAPTER = "default"  # peft's name for the only one there is
 
 # What stands before the name of a part in open_clip's towers, timm's trunks and Hugging Face's text models.

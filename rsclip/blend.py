@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from pathlib import Path
 
 from rsclip import adapt, model, run, train
-from rsclip.config import Config
+from rsclip.config import Config, options
 from rsdata.errors import RsdataError
 
 
@@ -20,11 +19,10 @@ def wise_ft(folder: Path, output: Path, alpha: float) -> None:
     if (output / model.WEIGHTS).exists():
         raise RsdataError(f"{output}: already holds a model; name another folder")
     try:
-        held = tomllib.loads((folder / run.CONFIG).read_text(encoding="utf-8"))
+        config = Config(**options(folder / run.CONFIG))
         about = json.loads((folder / run.ABOUT).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RsdataError(f"{folder}: not the folder of a run: {error}") from error
-    config = Config(**{name.replace("-", "_"): value for name, value in held.items()})
     if not config.pretrained and not config.model.startswith("local-dir:"):
         raise RsdataError(f"{folder}: started from random weights: there is nothing to blend with")
     end, start = model.load(folder), train.built(config)

@@ -7,8 +7,7 @@ import importlib
 import json
 import os
 import sys
-import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,25 +15,12 @@ from typing import Any
 import click
 
 from rsclip import config as configs
-from rsdata import places
+from rsdata.arguments import Place
 from rsdata.errors import RsdataError
 
 TASKS = Path(__file__).parent / "tasks"
 NOT_IN_CONFIG = ("tables", "output", "resume", "config", "help")
 DEFAULT = configs.Config()
-
-
-class Place(click.ParamType):  # type: ignore[type-arg]  # older releases take none
-    """A folder, or a URL that fsspec knows."""
-
-    name = "path"
-
-    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Path:
-        """The path."""
-        try:
-            return places.place(value)
-        except RsdataError as error:
-            self.fail(str(error), parameter, context)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -49,7 +35,7 @@ def read_config(context: click.Context, _: click.Parameter, name: str | None) ->
         return None
     path = configs.path_of(name)
     try:
-        held = tomllib.loads(path.read_text(encoding="utf-8"))
+        options = configs.options(path)
     except FileNotFoundError as error:
         raise click.BadParameter(
             f"{name}: neither a file nor a recipe; there are: {', '.join(configs.names())}"
@@ -57,7 +43,6 @@ def read_config(context: click.Context, _: click.Parameter, name: str | None) ->
     except (OSError, ValueError) as error:
         raise click.BadParameter(f"{path}: {error}") from error
     known = {str(p.name) for p in context.command.params if p.name not in NOT_IN_CONFIG}
-    options = {key.replace("-", "_"): value for key, value in held.items()}
     for key in options:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1) or sorted(known)
@@ -68,16 +53,16 @@ def read_config(context: click.Context, _: click.Parameter, name: str | None) ->
 
 def option(name: str, help: str, **kind: Any) -> Callable[[Any], Any]:
     """An option of `train`, with the default that Config has."""
-    field = name.rpartition(" ")[2].split("/")[0].lstrip("-").replace("-", "_")
+    field = name.split("/")[0].lstrip("-").replace("-", "_")
     default = getattr(DEFAULT, field)
     shown = default not in (None, (), False)
-    return click.option(*name.split(), help=help, default=default, show_default=shown, **kind)
+    return click.option(name, help=help, default=default, show_default=shown, **kind)
 
 
 AT_LEAST_1 = {"type": click.IntRange(1)}
 
 
-def one_of(*choices: str) -> dict[str, Any]:
+def one_of(choices: Sequence[str]) -> dict[str, Any]:
     """An option that takes one of these."""
     return {"type": click.Choice(choices)}
 
@@ -100,7 +85,7 @@ def one_of(*choices: str) -> dict[str, Any]:
     "Activation that the weights were trained with.  [default: as the tag or the model says]",
 )
 @option("--image-size", "Pixels of the image tower's input.  [default: the model's]", **AT_LEAST_1)
-@option("--freeze", "Tower to leave as it is.", multiple=True, **one_of("image", "text"))
+@option("--freeze", "Tower to leave as it is.", multiple=True, **one_of(configs.TOWERS))
 @option("--lora", "Train adapters of this rank in place of the weights.", **AT_LEAST_1)
 @option("--split", "Split to read; repeatable.  [default: train, else all]", multiple=True)
 @option(
@@ -109,14 +94,14 @@ def one_of(*choices: str) -> dict[str, Any]:
     multiple=True,
     type=click.FloatRange(0, min_open=True),
 )
-@option("--captions", "Which of an image's captions an epoch takes.", **one_of("random", "first", "all"))
+@option("--captions", "Which of an image's captions an epoch takes.", **one_of(configs.CAPTIONS))
 @option("--positives", "Captions an image in a batch, all of them its positives.", **AT_LEAST_1)
 @option(
     "--augment",
     "crop: open_clip's random crop. remoteclip: that, mirrored, turned by 0, 90, 180 or 270 degrees.",
-    **one_of("none", "crop", "remoteclip"),
+    **one_of(configs.AUGMENTATIONS),
 )
-@option("--resize", "pil: as open_clip resizes, slower.", **one_of("fast", "pil"))
+@option("--resize", "pil: as open_clip resizes, slower.", **one_of(configs.RESIZES))
 @option("--cache", "Folder for local copies of the tables, kept.  [default: in OUTPUT, removed]")
 @option(
     "--cache-edge", "Shorter side of the images in the copy, in pixels.  [default: as they are]", **AT_LEAST_1
@@ -145,15 +130,15 @@ def one_of(*choices: str) -> dict[str, Any]:
     "Keep a moving average of the weights with this decay.",
     type=click.FloatRange(0, 1, max_open=True),
 )
-@option("--loss", "Contrastive loss.", **one_of("infonce", "siglip"))
+@option("--loss", "Contrastive loss.", **one_of(configs.LOSSES))
 @option(
     "--negatives",
     "What captions of other images are: all false; not those that are equal; nor those of images with the "
     "same classes and counts.",
-    **one_of("all", "mask-equal", "mask-signature"),
+    **one_of(configs.NEGATIVES),
 )
 @option("--hard-negatives", "False captions an image, made from its own.", type=click.IntRange(0, 3))
-@option("--precision", "[default: bf16 on CUDA, else fp32]", **one_of("fp32", "bf16"))
+@option("--precision", "[default: bf16 on CUDA, else fp32]", **one_of(configs.PRECISIONS))
 @option("--trim/--no-trim", "Cut texts to the longest of the batch, where that changes nothing.")
 @option("--compile", "Compile the towers (torch.compile).", is_flag=True)
 @option("--grad-checkpointing", "Less memory, a third slower.", is_flag=True)
@@ -190,14 +175,6 @@ def train(tables: tuple[Path, ...], output: Path, config: str | None, resume: bo
             click.echo(f"{output}: step {done['steps']}, {speed:.0f} images/s, loss {loss:.3f}")
         if best := done["best"]:
             click.echo(f"{output / 'best'}: step {best['step']}, mean recall {best['mean_recall']:.2f}")
-
-
-def _quick_gelu(command: Any) -> Any:
-    return click.option(
-        "--quick-gelu/--no-quick-gelu",
-        default=None,
-        help="Activation that the weights were trained with.  [default: as the tag or the model says]",
-    )(command)
 
 
 @main.command("wise-ft")
@@ -242,7 +219,11 @@ def check_task(_: click.Context, __: click.Parameter, name: str) -> str:
 @click.argument("task", callback=check_task)
 @click.option("--checkpoint", required=True, help="Folder of a run, file of weights, or tag of open_clip.")
 @click.option("--model", help="Model that a file or a tag belongs to.")
-@_quick_gelu
+@click.option(
+    "--quick-gelu/--no-quick-gelu",
+    default=None,
+    help="Activation that the weights were trained with.  [default: as the tag or the model says]",
+)
 @click.option(
     "--data",
     "tables",

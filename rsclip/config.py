@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import tomllib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rsdata import places
+
+TOWERS = ("image", "text")
+CAPTIONS = ("random", "first", "all")
+AUGMENTATIONS = ("none", "crop", "remoteclip")
+RESIZES = ("fast", "pil")
+LOSSES = ("infonce", "siglip")
+NEGATIVES = ("all", "mask-equal", "mask-signature")
 PRECISIONS = ("fp32", "bf16")
 LR_FINE_TUNE, LR_FROM_SCRATCH = 4e-5, 5e-4  # RemoteCLIP's and CLIP's for ViT-B/32
 
@@ -75,36 +83,27 @@ MAY_CHANGE = (
 """What a run may go on with another value of: the result does not hang on it, but for rounding."""
 
 
-def as_toml(options: Mapping[str, Any]) -> str:
-    """Options as a file that `--config` reads: numbers, strings, booleans and lists of these."""
+def stored(config: Config) -> str:
+    """A resolved configuration as a file that `--config` reads."""
 
     def value(held: Any) -> str:
         return f"[{', '.join(map(value, held))}]" if isinstance(held, list | tuple) else json.dumps(held)
 
-    lines = [
-        f"{name.replace('_', '-')} = {value(held)}\n" for name, held in options.items() if held is not None
-    ]
-    return "".join(lines)
+    given = ((name, held) for name, held in asdict(config).items() if held is not None)
+    return "".join(f"{name.replace('_', '-')} = {value(held)}\n" for name, held in given)
 
 
-def stored(config: Config) -> str:
-    """A resolved configuration as TOML."""
-    return as_toml(asdict(config))
-
-
-def folder() -> Path:
-    """Where the shipped training recipes lie: in the package, or beside it in a checkout."""
-    here = Path(__file__).parent
-    inside = here.parent / "rsdata" / "recipes" / "training"
-    return inside if inside.is_dir() else here.parent / "recipes" / "training"
+def options(path: Path) -> dict[str, Any]:
+    """The options in a file, by the names that Config has. Raises OSError, ValueError where it is no TOML."""
+    held = tomllib.loads(path.read_text(encoding="utf-8"))
+    return {name.replace("-", "_"): value for name, value in held.items()}
 
 
 def names() -> list[str]:
     """The shipped training recipes."""
-    return sorted(path.stem for path in folder().glob("*.toml"))
+    return sorted(path.stem for path in (places.recipes() / "training").glob("*.toml"))
 
 
 def path_of(name: str) -> Path:
     """A file, or a shipped recipe by its name."""
-    path = Path(name)
-    return path if path.suffix == ".toml" or name not in names() else folder() / f"{name}.toml"
+    return places.recipes() / "training" / f"{name}.toml" if name in names() else Path(name)

@@ -26,8 +26,6 @@ from rsclip.store import Row, Store
 
 Tokenise = Callable[[list[str]], Tensor]
 
-CAPTIONS = ("random", "first", "all")
-
 
 class Lost(NamedTuple):
     """A row that could not serve when its turn came: its image id, and which of REASONS."""
@@ -53,15 +51,15 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with its tensors on `device`."""
-        images, tokens, *marks = (
-            tensor.to(device, non_blocking=True) for tensor in (self.images, self.tokens, *self.marks)
-        )
-        return Batch(images, tokens, Marks(*marks), self.lost)
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
         """The same batch in memory from which a GPU copies while the program goes on."""
-        images, tokens, *marks = (tensor.pin_memory() for tensor in (self.images, self.tokens, *self.marks))
-        return Batch(images, tokens, Marks(*marks), self.lost)
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        marks = Marks(*map(change, self.marks))
+        return Batch(change(self.images), change(self.tokens), marks, self.lost)
 
 
 class Item(NamedTuple):

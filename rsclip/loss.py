@@ -26,9 +26,6 @@ from torch.nn.functional import softplus
 
 from rsclip import ranks
 
-LOSSES = ("infonce", "siglip")
-NEGATIVES = ("all", "mask-equal", "mask-signature")
-
 _NEVER = -1e4
 """The logit of what is no negative: its exponential is 0, and unlike -inf it has a gradient that is 0."""
 

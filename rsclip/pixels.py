@@ -22,8 +22,6 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-AUGMENTATIONS = ("none", "crop", "remoteclip")
-RESIZES = ("fast", "pil")
 SCALE, RATIO = (0.9, 1.0), (3 / 4, 4 / 3)
 """Of a crop's area to the image's, and of its width to its height: open_clip's."""
 SPARE = 2

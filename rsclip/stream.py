@@ -87,7 +87,7 @@ class Plan:
 class Lanes(IterableDataset[list[Item]]):
     """The items of some lanes, step by step; each worker takes its share of them.
 
-    Item: one step's items of this worker's lanes, in the order of lanes, each with its lane's number.
+    Item: one step's items of this worker's lanes, in the order of lanes.
     """
 
     def __init__(

@@ -150,11 +150,10 @@ def with_bias(clip: Clip, pretrained: bool) -> Clip:
 def resolved(config: Config, per_epoch: int) -> Config:
     """`config` with each None that stands for a default replaced by it, for an epoch of `per_epoch` steps."""
     total = config.steps or config.epochs * per_epoch
-    device = str(model.device(config.device))
+    device = str(config.device)
     lr = LR_FINE_TUNE if config.pretrained or config.model.startswith("local-dir:") else LR_FROM_SCRATCH
     return replace(
         config,
-        device=device,
         steps=total,
         lr=lr if config.lr is None else config.lr,
         warmup=total // 20 if config.warmup is None else config.warmup,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rsdata import places
+from rsdata.arguments import Place
 from rsdata.engine import ENGINES, without_pandas
 from rsdata.errors import RecipeError, RsdataError, UnfinishedError
 from rsdata.progress import Progress
@@ -30,30 +30,9 @@ EXAMPLES = 2
 """Rejections shown of each code."""
 
 
-class _Place(click.ParamType):  # type: ignore[type-arg]  # older releases take none
-    """A path, or a URL such as s3://bucket/folder."""
-
-    name = "path"
-
-    def __init__(self, exists: bool = False, local: bool = False) -> None:
-        self._exists, self._local = exists, local
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """As click asks."""
-        try:
-            path = places.place(value)
-            if self._exists and not (path.exists() or path.is_dir()):
-                self.fail(f"{str(value)!r} does not exist", param, ctx)
-            if self._local and not places.is_local(path):
-                self.fail(f"{value}: this is written to folders of this machine only", param, ctx)
-        except (RsdataError, OSError) as error:
-            self.fail(str(error), param, ctx)
-        return path
-
-
-_FOLDER = _Place()
-_DUMP = _Place(exists=True)
-_HERE = _Place(local=True)
+_FOLDER = Place()
+_DUMP = Place(exists=True)
+_HERE = Place(local=True)
 _captions = click.option(
     "--captions", default="remoteclip", show_default=True, help="Caption set: remoteclip, a2c, rich, or none."
 )

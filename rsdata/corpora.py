@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rsdata import recipes
+from rsdata import places, recipes
 from rsdata.convert import Part
 from rsdata.detect import fits
 from rsdata.errors import RecipeError
@@ -47,12 +47,12 @@ class Missing(NamedTuple):
 
 def names() -> list[str]:
     """All shipped corpora, by name."""
-    return sorted(path.stem for path in (recipes.folder() / "corpora").glob("*.toml"))
+    return sorted(path.stem for path in (places.recipes() / "corpora").glob("*.toml"))
 
 
 def load(name: str) -> Corpus:
     """A shipped corpus. Raises RecipeError: no such corpus, or its file is wrong."""
-    path = recipes.folder() / "corpora" / f"{name}.toml"
+    path = places.recipes() / "corpora" / f"{name}.toml"
     if name not in names():
         near = difflib.get_close_matches(name, names(), 1)
         raise RecipeError(f"no corpus {name!r}{f'; did you mean {near[0]!r}?' if near else ''}")

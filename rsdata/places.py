@@ -62,6 +62,12 @@ def place(text: str | Path) -> Path:
     return Path(str(text).removeprefix("file://"))
 
 
+def recipes() -> Path:
+    """Where the shipped recipes lie: in the package, or beside it in a checkout."""
+    inside = Path(__file__).parent / "recipes"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "recipes"
+
+
 def is_local(path: Path) -> bool:
     """Whether a path lies on a disk of this machine, or one that it has mounted."""
     return isinstance(path, Path)

@@ -59,7 +59,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar, get_type_hints
 
-from rsdata import files, formats
+from rsdata import files, formats, places
 from rsdata.classes import Classes
 from rsdata.errors import RecipeError
 from rsdata.rasters import Rendering
@@ -144,15 +144,9 @@ class Recipe:
                 raise RecipeError(f"recipe {self.name} has no split {split!r}{known}")
 
 
-def folder() -> Path:
-    """Where the shipped recipes lie: in the package, or beside it in a checkout."""
-    inside = Path(__file__).parent / "recipes"
-    return inside if inside.is_dir() else Path(__file__).parent.parent / "recipes"
-
-
 def names() -> list[str]:
     """All shipped recipes, by name."""
-    return sorted(path.stem for path in folder().glob("*.toml"))
+    return sorted(path.stem for path in places.recipes().glob("*.toml"))
 
 
 def path_of(name: str) -> Path:
@@ -160,7 +154,7 @@ def path_of(name: str) -> Path:
 
     Raises RecipeError with the nearest name where there is none.
     """
-    path = Path(name) if name.endswith(".toml") else folder() / f"{name}.toml"
+    path = Path(name) if name.endswith(".toml") else places.recipes() / f"{name}.toml"
     if not path.is_file():
         near = difflib.get_close_matches(name, names(), 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""

@@ -15,6 +15,7 @@ TIERS = [
     ["errors"],
     ["records", "places", "engine", "progress"],
     [
+        "arguments",
         "files",
         "classes",
         "words",

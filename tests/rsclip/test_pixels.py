@@ -11,7 +11,8 @@ from PIL import Image
 from torchvision.transforms import RandomResizedCrop
 
 from rsclip import model, step
-from rsclip.pixels import AUGMENTATIONS, Pixels, crop, decode, reduced, shrunk, turned
+from rsclip.config import AUGMENTATIONS, RESIZES
+from rsclip.pixels import Pixels, crop, decode, reduced, shrunk, turned
 
 PREPROCESS = {
     "size": 96,
@@ -102,7 +103,7 @@ def test_a_large_jpeg_is_decoded_smaller_and_stays_alike():
 
 
 @pytest.mark.parametrize("augment", AUGMENTATIONS)
-@pytest.mark.parametrize("resize", ["pil", "fast"])
+@pytest.mark.parametrize("resize", RESIZES)
 def test_all_chance_comes_from_the_seed(augment, resize):
     pixels, data = Pixels(PREPROCESS, augment, resize), encoded(picture())
     first = pixels(data, 7)

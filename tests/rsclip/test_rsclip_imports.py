@@ -5,7 +5,7 @@ from pathlib import Path
 
 import rsclip
 
-FROM_RSDATA = {"records", "tables", "errors", "places", "words", "hard_negatives"}
+FROM_RSDATA = {"records", "tables", "errors", "places", "arguments", "words", "hard_negatives"}
 
 
 def imported(path):
