@@ -1,6 +1,7 @@
 """B2C: captions from boxes, by the rules of a caption set; and the proof that they are true.
 
-A caption set is a file `rsdata/templates/NAME.py` with `write(record, rng, words, **options) -> list[str]`.
+A caption set is a file `rsdata/templates/NAME.py` with `write(record, rng, words, **options) -> list[str]`;
+with `ineligible(labels, flags, counted) -> str | None` it selects its images too: see rsdata/selection.py.
 Here are the driver, and a parser that shares no code with the writers: it reads the text back into claims
 (label, count, place), which `contradictions` holds against the boxes.
 """
@@ -12,10 +13,11 @@ import inspect
 import pkgutil
 import random
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from importlib import import_module
+from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
 from rsdata import statements, templates
@@ -52,10 +54,15 @@ def names() -> list[str]:
 @lru_cache(maxsize=32)
 def _load(template: str) -> tuple[Callable[..., list[str]], frozenset[str]]:
     """Find the writer of a caption set and the names of its options."""
+    write = _module(template).write
+    return write, frozenset(inspect.signature(write).parameters) - {"record", "rng", "words"}
+
+
+@lru_cache(maxsize=32)
+def _module(template: str) -> ModuleType:
     if template not in names():
         raise RecipeError(f"no caption set {template!r}{_nearest(template, names())}")
-    write = import_module(f"{templates.__name__}.{template}").write
-    return write, frozenset(inspect.signature(write).parameters) - {"record", "rng", "words"}
+    return import_module(f"{templates.__name__}.{template}")
 
 
 def _nearest(name: str, valid: Collection[str]) -> str:
@@ -87,7 +94,15 @@ def captions(
 
 def needs_polygons(template: str) -> bool:
     """Whether a caption set looks at the polygons of boxes, which are expensive to make."""
-    return bool(getattr(import_module(f"{templates.__name__}.{template}"), "POLYGONS", False))
+    return bool(getattr(_module(template), "POLYGONS", False))
+
+
+def judge(template: str) -> Callable[[Sequence[str], Collection[str], Collection[str]], str | None] | None:
+    """The function `ineligible` of a caption set that selects; None of one that takes every image.
+
+    Raises RecipeError for a set that is not known; "none" is one that takes every image.
+    """
+    return None if template == "none" else getattr(_module(template), "ineligible", None)
 
 
 def check(template: str, **options: Any) -> None:
@@ -118,14 +133,17 @@ _ONE_PLACE = {
 _VAGUE = re.compile(r"(?:many|lots of|a lot of|a quantity of|a crowd of|a large number of) (.+)")
 _ONE = re.compile(r"an? (.+)")
 _EXACT = re.compile(r"([2-9]|[1-9][0-9]{1,8}) (.+)")
+_SPELLED = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_WORD = re.compile(rf"({'|'.join(_SPELLED)}) (.+)")
 _JOINT = re.compile(r", | and ")
 
 
 def parse(caption: str, words: Words, nouns: Collection[str]) -> list[Claim]:
     """Read a caption back into its claims, in the order of the text.
 
-    "a car" claims one, "3 cars" three, "many cars" and its like at least eleven, "both cars and ships" at
-    least two of each. Where nouns overlap ("vehicle", "large vehicle") the longest that fits is meant.
+    "a car" and "one car" claim one, "3 cars" and "three cars" three, "many cars" and its like at least
+    eleven, "both cars and ships" at least two of each. Where nouns overlap ("vehicle", "large vehicle") the
+    longest that fits is meant.
 
     Args:
         caption: a sentence of any of our caption sets.
@@ -201,6 +219,9 @@ def _counted(text: str, place: Place, words: Words, nouns: Collection[str]) -> C
         noun, least, most = _singular(found[1], words, nouns), 1, 1
     elif found := _EXACT.fullmatch(text):
         noun, least, most = _plural(found[2], words, nouns), int(found[1]), int(found[1])
+    elif found := _WORD.fullmatch(text):
+        least = most = _SPELLED.index(found[1]) + 1
+        noun = (_singular if most == 1 else _plural)(found[2], words, nouns)
     else:
         return None
     return None if noun is None else Claim(noun, least, most, place)

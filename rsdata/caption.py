@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from rsdata import box_to_caption, places, tables
 from rsdata.errors import TableError
-from rsdata.records import HUMAN, SCHEMA, Box, Record
+from rsdata.records import HUMAN, SCHEMA, Box, Record, Rejection
+from rsdata.selection import Selection
 from rsdata.words import Words
+
+
+class Rewritten(NamedTuple):
+    """The manifest of rows with new captions, and the rejections of rows that their set does not take."""
+
+    manifest: dict[str, Any]
+    rejections: list[Rejection]
 
 
 def caption(
@@ -26,10 +34,11 @@ def caption(
 ) -> dict[str, Any]:
     """Copy `table` to `output` with the captions of another caption set, and return the new manifest.
 
-    Captions that people wrote are kept; "none" keeps only those. The result is, to the byte, what `convert`
-    would have written with these options. Raises RecipeError for a caption set or option that is not known,
-    TableError where `table` is damaged or no finished table, or `output` is taken, RsdataError where `output`
-    cannot be written.
+    Captions that people wrote are kept; "none" keeps only those. Of a caption set that selects, only the rows
+    that fit it are left, with no other caption: see rsdata/selection.py. The result is, to the byte, what
+    `convert` would have written with these options. Raises RecipeError for a caption set or option that is
+    not known, TableError where `table` is damaged or no finished table, or `output` is taken, RsdataError
+    where `output` cannot be written, or no row fits.
     """
     if template != "none":
         box_to_caption.check(template, large_count=large_count)
@@ -38,47 +47,82 @@ def caption(
         raise TableError(f"{output}: the table is read while the new one is written; name another folder")
     choice = {"captions": template, "large_count": large_count, "seed": seed}
     about = {**tables.about(table), **choice}
-    words = {name: Words(held["irregular"]) for name, held in about["datasets"].items()}
-    written: Counter[str] = Counter()
+    manifest["rsdata"].update(choice)
+    shards = {split: tables.shards(table, [split]) for split in manifest["splits"]}
     with tables.staged(output, overwrite) as staging:
-        for path in tables.shards(table):
-            with tables.shard_writer(staging / "data" / path.name, about) as writer:
-                for group in _row_groups(path):
-                    rows = _recaptioned(group, about, words)
-                    lengths = pc.list_value_length(rows["captions"]).to_pylist()
-                    for dataset, length in zip(rows["dataset"].to_pylist(), lengths, strict=True):
-                        written[dataset] += length
-                    writer.write(rows)
         tables.copy_lists(table, staging)
-        manifest = _with_captions(manifest, choice, written)
+        listed = tables.read_rejections(table) if box_to_caption.judge(template) else []
+        manifest, left_out = rewrite(shards, staging / "data", about, manifest, listed)
+        if left_out:
+            tables.write_rejections(staging / tables.REJECTIONS, [*listed, *left_out])
         tables.publish(staging, output, manifest)
     return manifest
 
 
-def _row_groups(path: Path) -> Iterator[pa.Table]:
-    """The row groups of a shard, one at a time. Raises TableError where it is damaged or lacks a column."""
-    try:
-        with tables.parquet(path) as shard:
-            if shard.schema_arrow.names != SCHEMA.names:
-                raise TableError(f"{path}: not the columns of this version: convert it again")
-            for group in range(shard.num_row_groups):
-                yield shard.read_row_group(group)
-    except (pa.ArrowException, OSError) as error:
-        raise TableError(f"{path}: damaged: {error}") from error
+def rewrite(
+    shards: Mapping[str, Sequence[Path]],
+    folder: Path,
+    about: Mapping[str, Any],
+    manifest: Mapping[str, Any],
+    rejections: Sequence[Rejection],
+) -> Rewritten:
+    """Write shards, under their names, into `folder` with the captions that `about` names.
+
+    shards: of each split. about: their new `rsdata` metadata. manifest, rejections: of the run that wrote
+    them. Raises TableError where a shard is damaged, RsdataError where no row fits a set that selects,
+    UnfinishedError where a shard cannot be written.
+    """
+    words = {name: Words(held["irregular"]) for name, held in about["datasets"].items()}
+    paths = [path for held in shards.values() for path in held]
+    selects = box_to_caption.judge(about["captions"]) is not None
+    selection = Selection(paths, about, rejections) if selects else None
+    captions: Counter[str] = Counter()
+    rows: dict[str, list[int]] = {}
+    for split, held in shards.items():
+        for path in held:
+            groups = selection.rows(path) if selection else tables.row_groups(path)
+            if count := _write(groups, folder / path.name, about, words, captions):
+                rows.setdefault(split, []).append(count)
+            elif selection:
+                places.remove(folder / path.name)
+    if selection is None:
+        return Rewritten(_with_captions(manifest, captions), [])
+    return Rewritten(selection.account(manifest, rows), selection.rejections)
+
+
+def _write(
+    groups: Iterable[pa.Table],
+    path: Path,
+    about: Mapping[str, Any],
+    words: Mapping[str, Words],
+    captions: Counter[str],
+) -> int:
+    """Write row groups with new captions as one shard, count those by dataset, and return the rows."""
+    rows = 0
+    with tables.shard_writer(path, about) as writer:
+        for group in groups:
+            group = _recaptioned(group, about, words)
+            lengths = pc.list_value_length(group["captions"]).to_pylist()
+            for dataset, length in zip(group["dataset"].to_pylist(), lengths, strict=True):
+                captions[dataset] += length
+            writer.write(group)
+            rows += group.num_rows
+    return rows
 
 
 def _recaptioned(rows: pa.Table, about: Mapping[str, Any], words: Mapping[str, Words]) -> pa.Table:
-    """A row group with its captions and their source replaced, but for those of people."""
+    """A row group with its captions and their source replaced; those of people only by a set that selects."""
     captions: list[Sequence[str]] = []
     sources: list[str | None] = []
     columns = ("image_id", "dataset", "width", "height", "gsd", "cover", "captions", "caption_source")
     polygons = about["captions"] != "none" and box_to_caption.needs_polygons(about["captions"])
+    replaced = box_to_caption.judge(about["captions"]) is not None
     held = (rows[name].to_pylist() for name in columns)
     values = zip(*held, _boxes(rows["objects"], polygons), strict=True)
     for image_id, dataset, width, height, gsd, cover, old, source, boxes in values:
         if source != HUMAN and about["captions"] == "none":
             old, source = [], None
-        elif source != HUMAN:
+        elif source != HUMAN or replaced:
             shares = [(item["label"], item["share"]) for item in cover]
             record = Record("", boxes, width, height, gsd=gsd, cover=shares)
             options = {"seed": about["seed"], "large_count": about["large_count"]}
@@ -110,11 +154,8 @@ def _boxes(objects: pa.ChunkedArray, polygons: bool) -> list[list[Box]]:
     return lists
 
 
-def _with_captions(
-    manifest: Mapping[str, Any], choice: Mapping[str, Any], written: Mapping[str, int]
-) -> dict[str, Any]:
+def _with_captions(manifest: Mapping[str, Any], captions: Mapping[str, int]) -> dict[str, Any]:
     datasets = {
-        name: {**held, "captions": written.get(name, 0)} for name, held in manifest["datasets"].items()
+        name: {**held, "captions": captions.get(name, 0)} for name, held in manifest["datasets"].items()
     }
-    about = {**manifest["rsdata"], **choice}
-    return {**manifest, "rsdata": about, "captions": sum(written.values()), "datasets": datasets}
+    return {**manifest, "captions": sum(captions.values()), "datasets": datasets}

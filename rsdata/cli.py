@@ -34,7 +34,10 @@ _FOLDER = Place()
 _DUMP = Place(exists=True)
 _HERE = Place(local=True)
 _captions = click.option(
-    "--captions", default="remoteclip", show_default=True, help="Caption set: remoteclip, a2c, rich, or none."
+    "--captions",
+    default="remoteclip",
+    show_default=True,
+    help="Caption set: remoteclip, a2c, rich, none; or remotecount, which keeps the images to count on.",
 )
 _large_count = click.option(
     "--large-count",
@@ -356,11 +359,12 @@ def caption(table: Path, output: Path, captions: str, as_json: bool, **options: 
                 box_to_caption.check(captions, large_count=options["large_count"])
         manifest = recaption.caption(table, output, captions, **options)
         images, count = manifest["images"]["written"], manifest["captions"]
-        click.echo(
-            json.dumps(manifest)
-            if as_json
-            else f"{output}: {images:,} images, {count:,} captions ({captions})"
-        )
+        if as_json:
+            click.echo(json.dumps(manifest))
+            return
+        click.echo(f"{output}: {images:,} images, {count:,} captions ({captions})")
+        if box_to_caption.judge(captions):
+            click.echo(_account("images", manifest["images"]))
 
 
 @main.command()

@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import PIL
@@ -21,6 +22,7 @@ import pyarrow as pa
 
 import rsdata
 from rsdata import box_to_caption, files, journal, places, tables
+from rsdata.caption import rewrite
 from rsdata.engine import Engine, map_tasks
 from rsdata.errors import RsdataError, TableError, UnfinishedError
 from rsdata.hashing import HASH_SPEC
@@ -188,11 +190,26 @@ def build(
     # The files may have changed since an earlier run of this process.
     files.element_lines.cache_clear()
     places.opened_archive.cache_clear()
+    if options.dry_run and box_to_caption.judge(options.captions):
+        return _rehearsed(parts, facts, options, progress, say)
     target = None if options.dry_run else table
     if target:
         tables.check_target(target, options.overwrite)
     with no_collector(options.annotations_only), ExitStack() as stack:
         return _build(stack, parts, target, facts, options, progress, say)
+
+
+def _rehearsed(
+    parts: Sequence[Part],
+    facts: Mapping[str, Any],
+    options: Options,
+    progress: Callable[[Step], None],
+    say: Callable[[str], None],
+) -> Outcome:
+    """A dry run with a caption set that selects: which rows stay is known once all are in a table."""
+    real = replace(options, dry_run=False, no_images=True)
+    with TemporaryDirectory() as folder:
+        return build(parts, Path(folder) / "table", facts, real, progress, say)
 
 
 def _build(
@@ -230,8 +247,26 @@ def _build(
         if unclaimed := plan.unclaimed():
             say(f"{len(unclaimed)} image files fit no split of {plan.recipe.name}, such as {unclaimed[0]}")
     if staging and target:
-        tables.publish(staging, target, outcome.manifest)
+        data = "data"
+        if box_to_caption.judge(options.captions):
+            data, outcome = _selected(staging, about, outcome)
+        tables.publish(staging, target, outcome.manifest, data)
     return outcome
+
+
+def _selected(staging: Path, about: Mapping[str, Any], outcome: Outcome) -> tuple[str, Outcome]:
+    """What a caption set that selects leaves of a run, and the folder of its shards.
+
+    Those of the run stay as they are, so that a run that is killed here goes on.
+    """
+    folder = staging / "selected"
+    places.remove(folder)
+    places.make_folder(folder)
+    shards = {split: tables.staged_shards(staging / "data", split) for split in outcome.manifest["splits"]}
+    manifest, left_out = rewrite(shards, folder, about, outcome.manifest, outcome.rejections)
+    rejections = [*outcome.rejections, *left_out]
+    tables.write_rejections(staging / tables.REJECTIONS, rejections)
+    return folder.name, Outcome(manifest, rejections)
 
 
 def _staging(
@@ -280,6 +315,8 @@ def _run(
     account = _Account({plan.recipe.name: _Tally(plan.recipe) for plan in plans})
     # To read a document is most of the work then, and that cannot be shared out.
     here = options.annotations_only and all(plan.one_file == "split" for plan in plans)
+    # A caption set that selects writes its captions at the end.
+    unselected = replace(options, captions="none") if box_to_caption.judge(options.captions) else options
     drawn: list[Result | None] = []
     missing: list[int] = []
     kept = 0
@@ -287,7 +324,7 @@ def _run(
     def left() -> Iterator[Shard]:
         """The shards that are still to do."""
         nonlocal kept
-        for shard in _shards(plans, staging, options, about, account):
+        for shard in _shards(plans, staging, unselected, about, account):
             result = journal.done(shard.path, Result) if shard.path else None
             drawn.append(result)
             if result is None:
@@ -418,7 +455,9 @@ def _about(plans: Sequence[Plan], facts: Mapping[str, Any], options: Options) ->
                 "tiles": asdict(recipe.tiling) if recipe.tiling else None,
                 "image": asdict(recipe.rendering),
                 "irregular": dict(recipe.irregular),
+                "counted": list(recipe.counted),
                 "origin": dict(recipe.origin),
+                "benchmark": dict(recipe.benchmark),
             }
             for name, recipe in recipes.items()
         },

@@ -2,7 +2,7 @@
 
 A recipe fits where its patterns find images with annotations, and where most labels of the first of them are
 its own. Recipes come before bare formats, and class folders, which fit nearly any tree of images, come last;
-among equals nothing is guessed.
+among equals nothing is guessed. A recipe that makes a counting benchmark of another's dump is never meant.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def detect(root: Path, annotations_only: bool = False) -> Recipe:
     are named.
     """
     dump = Dump(root)
-    shipped = [recipes.load(name) for name in recipes.names()]
+    shipped = [recipe for recipe in map(recipes.load, recipes.names()) if not recipe.counted]
     bare = [recipes.from_format(name) for name in formats.names()]
     for folders in (False, True):
         for kind, candidates in (("recipe", shipped), ("format", bare)):

@@ -7,7 +7,7 @@ look for leaks into a benchmark that they do not hold.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -138,8 +138,8 @@ def _fingerprints(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.Table:
     return pa.table(arrays, names=list(columns))
 
 
-def write(table: Path, output: Path) -> int:
-    """Write the fingerprint file of a table; returns its number of images.
+def write(table: Path, output: Path, splits: Collection[str] = ()) -> int:
+    """Write the fingerprint file of a table, or of some of its splits; returns its number of images.
 
     Raises TableError where there is no table, or one without hashes; RsdataError where it cannot be written.
     """
@@ -154,6 +154,8 @@ def write(table: Path, output: Path) -> int:
             pq.ParquetWriter(file, FINGERPRINT.with_metadata(metadata), compression="zstd") as writer,
         ):
             for batch in read(source, FINGERPRINT.names):
+                if splits:
+                    batch = batch.filter(pc.is_in(batch["split"], pa.array(sorted(splits))))
                 writer.write_table(batch)
                 rows += batch.num_rows
     except OSError as error:

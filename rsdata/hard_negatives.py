@@ -16,7 +16,7 @@ from rsdata import box_to_caption, statements
 from rsdata.box_to_caption import Claim, Phrase
 from rsdata.records import Record
 from rsdata.templates import _grammar as grammar
-from rsdata.words import Words
+from rsdata.words import NUMBERS, Words
 
 KINDS = ("number", "class", "place")
 
@@ -68,7 +68,10 @@ def hard_negatives(
     labels.update(label for label, _ in record.cover)
     absent = sorted(noun for noun in known - labels if not _overlaps(noun, labels))
     drafts = (
-        (_replaced(text, found, *edit) for edit in _numbers(_drawn(found, tail, words, rng), words, rng)),
+        (
+            _replaced(text, found, *edit)
+            for edit in _numbers(text, _drawn(found, tail, words, rng), words, rng)
+        ),
         (
             _replaced(text, found, *edit)
             for edit in _classes(text, _drawn(found, tail, words, rng), words, absent, rng)
@@ -120,7 +123,7 @@ def _in_order_first(drafts: Iterable[_Draft]) -> Iterator[_Draft]:
     yield from others
 
 
-def _numbers(drawn: Sequence[Phrase], words: Words, rng: random.Random) -> Iterator[_Edit]:
+def _numbers(text: str, drawn: Sequence[Phrase], words: Words, rng: random.Random) -> Iterator[_Edit]:
     for phrase in drawn:
         label, least, most, place = phrase.claim
         if (least, most) == _BOTH:
@@ -128,7 +131,8 @@ def _numbers(drawn: Sequence[Phrase], words: Words, rng: random.Random) -> Itera
         others = [number for number in range(1, grammar.MOST_EXACT + 1) if number != most]
         others = grammar.draw(rng, others, len(others))
         for number in sorted(others, key=lambda other: most is not None and abs(other - most) > NEAR):
-            yield phrase, words.phrase(label, number), Claim(label, number, number, place)
+            counted = _counted(text[phrase.start : phrase.end], label, number, words)
+            yield phrase, counted, Claim(label, number, number, place)
 
 
 def _classes(
@@ -145,8 +149,14 @@ def _renamed(counted: str, claim: Claim, noun: str, words: Words) -> str:
     if (claim.least, claim.most) == _BOTH:
         return words.plural(noun)
     if claim.most is not None:
-        return words.phrase(noun, claim.most)
+        return _counted(counted, noun, claim.most, words)
     return words.phrase(noun, next(each for each in grammar.QUANTIFIERS if counted.startswith(f"{each} ")))
+
+
+def _counted(before: str, noun: str, number: int, words: Words) -> str:
+    """A noun counted in digits or by a word, as what it replaces."""
+    spelled = before.partition(" ")[0] in NUMBERS
+    return words.spelled(noun, number) if spelled else words.phrase(noun, number)
 
 
 def _replaced(text: str, found: Sequence[Phrase], phrase: Phrase, counted: str, claim: Claim) -> _Draft:

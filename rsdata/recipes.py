@@ -9,6 +9,7 @@
     keep_unknown = true                   # a label that [classes] leaves out is its own noun
     folders = ["OPT2017"]                 # how publishers call the dump's folder, beside the recipe's name
     gsd = 0.3                             # metres per pixel, of all images
+    counted = ["ship"]                    # the nouns that a counting benchmark asks for; without: all
     [origin]                              # which images of other datasets show the same: see leaks
     family = "dota"                       # datasets made of the same pictures
     scene = 'P\\d{4}'                     # the part of a file's name that names its scene; or:
@@ -18,6 +19,10 @@
     boxes = 98990
     of = "train split of v1.0"            # what was counted
     splits = ["train"]                    # the splits to compare with it; without: all
+    [benchmark]                           # what it is scored on: see benchmarks in docs/recipes.md
+    prompts = ["remoteclip", "rs5m"]      # of recipes/prompts, the first is the default
+    train_share = 0.8                     # no published split: the first of each class train
+    test_images = 2000                    # as its papers count them
     [image]                               # how images are read: see rasters.Rendering
     border = 100
     bands = [3, 2, 1]
@@ -69,10 +74,11 @@ T = TypeVar("T")
 _TEXTS = ("title", "homepage", "licence", "citation")
 _KEYS = (
     *_TEXTS,
-    *("format", "ignore", "keep_unknown", "folders", "gsd", "origin"),
-    *("paper", "image", "tiles", "options", "splits", "classes"),
+    *("format", "ignore", "keep_unknown", "folders", "gsd", "counted", "origin"),
+    *("paper", "benchmark", "image", "tiles", "options", "splits", "classes"),
 )
 _PAPER = ("images", "boxes", "classes", "of", "splits")
+_BENCHMARK = {"prompts": list, "train_share": float, "test_images": int}
 _LAYOUT = ("images", "annotations", "list", "names", "background", "instances", "videos")
 _GIVEN = ("image", "instances", "window")
 """Parameters of a reader that the flow fills in, and no user."""
@@ -121,8 +127,10 @@ class Recipe:
     homepage: str = ""
     licence: str = ""
     citation: str = ""
+    counted: Sequence[str] = ()
     origin: Mapping[str, str] = field(default_factory=dict)
     paper: Mapping[str, Any] = field(default_factory=dict)
+    benchmark: Mapping[str, Any] = field(default_factory=dict)
     digest: str = ""
 
     @property
@@ -201,6 +209,9 @@ def parse(name: str, raw: Mapping[str, Any], digest: str = "") -> Recipe:
         if split not in raw["splits"] and "*" not in raw["splits"]:
             raise RecipeError(f"{where}, [paper]: splits names {split!r}, which the recipe has not")
     nouns, irregular = _classes(name, raw.get("classes", {}))
+    counted = _texts(where, "counted", raw.get("counted", []))
+    if strange := sorted({*counted} - {*nouns.values()}):
+        raise RecipeError(f"{where}: counted names {strange[0]!r}, which is no noun of [classes]")
     shared = raw.get("options", {})
     splits = {
         split: [
@@ -222,8 +233,10 @@ def parse(name: str, raw: Mapping[str, Any], digest: str = "") -> Recipe:
         _gsd(where, raw.get("gsd")),
         _made(Rendering, f"{where}, [image]", raw.get("image", {})),
         _made(Tiling, f"{where}, [tiles]", raw["tiles"]) if "tiles" in raw else None,
+        counted=counted,
         origin=_origin(where, raw.get("origin", {})),
         paper=paper,
+        benchmark=_benchmark(where, raw.get("benchmark", {}), nouns),
         digest=digest,
         **texts,
     )
@@ -374,6 +387,19 @@ def _origin(where: str, table: Any) -> Mapping[str, str]:
         if key != "family":
             name_pattern(value)
     return dict(table)
+
+
+def _benchmark(where: str, table: Any, nouns: Mapping[str, str]) -> Mapping[str, Any]:
+    """[benchmark], and the classes of the recipe, so that a table knows which of them it lacks."""
+    where = f"{where}, [benchmark]"
+    _known(where, table, list(_BENCHMARK))
+    for key, value in table.items():
+        _is(_BENCHMARK[key], where, key, value)
+        if isinstance(value, list):
+            _texts(where, key, value)
+    if not 0 < table.get("train_share", 0.5) < 1:
+        raise RecipeError(f"{where}: train_share = {table['train_share']!r}, expected between 0 and 1")
+    return {**table, "classes": list(dict.fromkeys(nouns.values()))} if table else {}
 
 
 def name_pattern(text: str) -> re.Pattern[str]:

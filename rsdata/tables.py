@@ -290,6 +290,15 @@ class ShardWriter:
             (self._parquet or self._opened(False)).close()
 
 
+def read_rejections(table: Path) -> list[Rejection]:
+    """The rejections that a table lists. Raises TableError where that list is damaged."""
+    path = table / REJECTIONS
+    try:
+        return [Rejection(*row.values()) for row in read(path).cast(REJECTION_SCHEMA).to_pylist()]
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise TableError(f"{path}: {error}") from error
+
+
 def write_rejections(path: Path, rejections: Sequence[Rejection]) -> None:
     """All rejections of a run as one Parquet file of REJECTION_SCHEMA; `line` must be resolved."""
     columns = list(zip(*(rejection[:6] for rejection in rejections), strict=True)) or [()] * 6
@@ -410,17 +419,17 @@ def unstage(staging: Path) -> None:
         places.make_folder(staging)
 
 
-def publish(staging: Path, table: Path, manifest: Mapping[str, Any]) -> None:
+def publish(staging: Path, table: Path, manifest: Mapping[str, Any], data: str = "data") -> None:
     """Move the shards and lists of a finished run from `staging` into `table`, the manifest last.
 
     All is written in `staging`, which is empty when the manifest appears: a kill leaves nothing in a table.
+    data: the folder of `staging` that holds the shards to publish.
     """
     places.remove(table / MANIFEST)
     places.remove(table / "data")
     places.make_folder(table / "data")
     for split, held in manifest["splits"].items():
-        written = sorted((staging / "data").glob(f"{split}-[0-9]*.parquet"), key=str)
-        for path, name in zip(written, held["files"], strict=True):
+        for path, name in zip(staged_shards(staging / data, split), held["files"], strict=True):
             places.move(path, table / name)
     for name in LISTS:
         if (staging / name).is_file():
@@ -437,6 +446,11 @@ def publish(staging: Path, table: Path, manifest: Mapping[str, Any]) -> None:
         if path.name != MANIFEST:
             places.remove(path)
     places.move(staging / MANIFEST, table / MANIFEST)
+
+
+def staged_shards(folder: Path, split: str) -> list[Path]:
+    """The shards of a split that a run has written, in their order."""
+    return sorted(folder.glob(f"{split}-[0-9]*.parquet"), key=str)
 
 
 def copy_lists(table: Path, staging: Path) -> None:
@@ -497,6 +511,24 @@ def parquet(path: Path) -> pq.ParquetFile:
 def read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """A Parquet file as a whole."""
     return pq.read_table(**places.arrow(path), columns=columns)
+
+
+def row_groups(
+    path: Path, columns: Sequence[str] | None = None, numbers: Collection[int] | None = None
+) -> Iterator[pa.Table]:
+    """The row groups of a shard, one at a time: all, or those of some numbers.
+
+    Raises TableError where it is damaged, or lacks a column of SCHEMA.
+    """
+    try:
+        with parquet(path) as shard:
+            if shard.schema_arrow.names != SCHEMA.names:
+                raise TableError(f"{path}: not the columns of this version: convert it again")
+            for number in range(shard.num_row_groups):
+                if numbers is None or number in numbers:
+                    yield shard.read_row_group(number, columns)
+    except (pa.ArrowException, OSError) as error:
+        raise TableError(f"{path}: damaged: {error}") from error
 
 
 def schema_of(path: Path) -> pa.Schema:

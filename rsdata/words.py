@@ -17,6 +17,8 @@ from typing import Any
 
 from rsdata.errors import RecipeError
 
+NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
 
 @lru_cache(maxsize=1)
 def _inflect() -> Any:
@@ -84,6 +86,12 @@ class Words:
         if key not in self._phrases:
             self._phrases[key] = self._phrase(noun, number)
         return self._phrases[key]
+
+    def spelled(self, noun: str, number: int) -> str:
+        """Return a noun counted by a word, of 1 to 10: 1 -> "one car", 3 -> "three cars"."""
+        if number == 1:  # its article is the number
+            return f"{NUMBERS[0]} {self.phrase(noun, 1).partition(' ')[2]}"
+        return self.phrase(noun, NUMBERS[number - 1])
 
     def _phrase(self, noun: str, number: int | str) -> str:
         plural = self.plural(noun)

@@ -42,7 +42,7 @@ TIERS = [
     [
         "plan",
         "samples",
-        "caption",
+        "selection",
         "hard_negatives",
         "export",
         "validate",
@@ -51,7 +51,7 @@ TIERS = [
         "gallery",
         "replay",
     ],
-    ["shard", "detect", "dedup"],
+    ["shard", "detect", "dedup", "caption"],
     ["convert", "clean"],
     ["corpora"],
     ["cli"],

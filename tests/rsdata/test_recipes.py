@@ -130,6 +130,11 @@ def train(**changes: Any) -> dict[str, Any]:
         (changed(options={"base": 1}), "recipe mine, split train: 'base' is not known"),
         (changed(options=[1]), "recipe mine: options is no table"),
         (changed(ignore="255"), "recipe mine: ignore is no array of labels"),
+        (changed(counted=5), "recipe mine: counted is a text or an array of texts"),
+        (
+            changed(counted=["ship", "a"], classes={"a": "ship"}),
+            "recipe mine: counted names 'a', which is no noun of [classes]",
+        ),
         (changed(classes={"a": 5}), "recipe mine, class 'a': expected a noun or [noun, plural]"),
         (changed(classes={"a": ""}), "recipe mine, class 'a': expected a noun"),
         (changed(classes={"a": []}), "recipe mine, class 'a': expected a noun"),
@@ -326,5 +331,6 @@ def test_origins_of_the_shipped_recipes() -> None:
         "rsitmd",
         "ucm",
         "aid",
+        "remotecount",
     }
     assert recipes.name_pattern(held["dota"]["scene"]).match("P0706__1__0___0")

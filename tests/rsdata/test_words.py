@@ -49,6 +49,22 @@ def test_a_mass_noun_is_counted_in_places():
     assert words.phrase("water", "lots of") == "lots of places with water"
 
 
+@pytest.mark.parametrize(
+    ("noun", "one", "ten"),
+    [
+        ("overpass", "one overpass", "ten overpasses"),
+        ("person", "one person", "ten people"),
+        ("storage tank", "one storage tank", "ten storage tanks"),
+        ("water", "one place with water", "ten places with water"),
+    ],
+)
+def test_numbers_as_words(noun, one, ten):
+    words = Words({"water": ""})
+    assert (words.spelled(noun, 1), words.spelled(noun, 10)) == (one, ten)
+    said = [words.spelled(noun, number).partition(" ")[0] for number in range(1, 11)]
+    assert said == ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+
+
 def test_singular_knows_only_nouns_that_were_asked_about():
     words = Words({"person": "people"})
     assert words.singular("people") is None
