@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import json
 import os
@@ -208,62 +209,320 @@ def task_names() -> list[str]:
     return sorted(path.stem.replace("_", "-") for path in TASKS.glob("[!_]*.py"))
 
 
-def check_task(_: click.Context, __: click.Parameter, name: str) -> str:
-    """Refuse a name that no file of rsclip/tasks has."""
-    if name not in task_names():
-        raise click.BadParameter(f"no task {name!r}; there are: {', '.join(task_names())}")
-    return name
+def task_module(name: str) -> Any:
+    """The module of a task. It loads neither torch nor open_clip."""
+    return importlib.import_module(f"rsclip.tasks.{name.replace('-', '_')}")
 
 
-@main.command("eval")
-@click.argument("task", callback=check_task)
-@click.option("--checkpoint", required=True, help="Folder of a run, file of weights, or tag of open_clip.")
-@click.option("--model", help="Model that a file or a tag belongs to.")
-@click.option(
-    "--quick-gelu/--no-quick-gelu",
-    default=None,
-    help="Activation that the weights were trained with.  [default: as the tag or the model says]",
-)
-@click.option(
-    "--data",
-    "tables",
-    multiple=True,
-    required=True,
-    type=Place(),
-    help="Table to evaluate on; repeatable, all are one gallery.",
-)
-@click.option("--split", multiple=True, help="Split to read; repeatable.  [default: test, else all]")
-@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Images at once.")
-@click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Loader threads.")
-@click.option("--device", help="cpu, cuda, cuda:1 …  [default: cuda where there is one]")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def model_options(several: bool = False) -> list[click.Option]:
+    """The options that name a model and how it is run."""
+    many = " Repeatable: side by side." if several else ""
+    of_each = " Once for all, or once each in their order." if several else ""
+    return [
+        click.Option(
+            ["--checkpoint"],
+            required=True,
+            multiple=several,
+            help=f"Folder of a run, file of weights, or tag of open_clip.{many}",
+        ),
+        click.Option(["--model"], multiple=several, help=f"Model that a file or a tag belongs to.{of_each}"),
+        click.Option(
+            ["--quick-gelu/--no-quick-gelu"],
+            default=None,
+            help="Activation that the weights were trained with.  [default: as the tag or the model says]",
+        ),
+        click.Option(
+            ["--batch-size"], type=click.IntRange(1), default=64, show_default=True, help="Images at once."
+        ),
+        click.Option(
+            ["--workers", "threads"],
+            type=click.IntRange(1),
+            default=os.cpu_count() or 1,
+            help="Threads that decode images.  [default: the machine's cores]",
+        ),
+        click.Option(["--device"], help="cpu, cuda, cuda:1 …  [default: cuda where there is one]"),
+        click.Option(
+            ["--cache"],
+            type=click.Path(path_type=Path),
+            help="Folder for features, so that no image is embedded twice.  [default: ~/.cache/rsclip]",
+        ),
+        click.Option(["--no-cache"], is_flag=True, help="Keep no features."),
+    ]
+
+
+JSON = click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON object.")
+SPLIT = click.Option(["--split"], multiple=True, help="Split to read; repeatable.  [default: test, else all]")
+
+
+def data_option(help: str) -> click.Option:
+    """The option --data."""
+    return click.Option(["--data", "tables"], multiple=True, required=True, type=Place(), help=help)
+
+
+class Tasks(click.Group):
+    """One command a file of rsclip/tasks, with the options that it declares."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The tasks, and what is registered beside them."""
+        return [*task_names(), *super().list_commands(ctx)]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """The command of a task."""
+        if name not in task_names():
+            return super().get_command(ctx, name)
+        module = task_module(name)
+        own = [each.name for each in module.OPTIONS]
+        return click.Command(
+            name,
+            callback=functools.partial(evaluate, name, own),
+            params=[
+                *model_options(),
+                data_option("Table to evaluate on; repeatable, all are one."),
+                SPLIT,
+                *module.OPTIONS,
+                JSON,
+            ],
+            help=f"{module.__doc__}\n\n\b\nExample:\n  {module.EXAMPLE}",
+            short_help=module.__doc__.partition(":")[0],
+        )
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Refuse a task that no file of rsclip/tasks has, with what there is."""
+        name = click.utils.make_str(args[0])
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            raise click.UsageError(f"no task {name!r}; there are: {', '.join(self.list_commands(ctx))}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@main.group("eval", cls=Tasks)
+def tasks() -> None:
+    """Evaluate a model by one of the tasks, or by all."""
+
+
 def evaluate(
     task: str,
-    checkpoint: str,
-    model: str | None,
-    quick_gelu: bool | None,
+    own: Sequence[str],
     tables: tuple[Path, ...],
+    split: tuple[str, ...],
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Evaluate a model by TASK: retrieval.
+    """Run one task, print its table or JSON on stdout and its notes on stderr. own: the task's options."""
+    module = task_module(task)
+    chosen = {name: options.pop(name) for name in own}
+    checkpoint, model = options.pop("checkpoint"), options.pop("model")
+    _check_named(checkpoint, model)
+    with errors():
+        from rsclip import guard
+
+        encoder = encoder_of(checkpoint, model, **options)
+        result = module.run(encoder, tables, split, **chosen)
+        for table in tables:
+            result["notes"] += guard.warnings(Path(checkpoint), table, split)
+        _warn(result["notes"])
+        named = {"task": task, "checkpoint": checkpoint, "data": [str(table) for table in tables]}
+        click.echo(json.dumps({**named, **result}) if as_json else module.table(result))
+
+
+@tasks.command("all")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder of the report.")
+@click.option(
+    "--data",
+    "roots",
+    multiple=True,
+    required=True,
+    type=Place(),
+    help="Folder of tables, or one; repeatable.",
+)
+@click.option(
+    "--task", "wanted", multiple=True, type=click.Choice(task_names()), help="Only these; repeatable."
+)
+@click.option("--split", multiple=True, help="Split to score; repeatable.  [default: test, else all]")
+@click.option("--json", "as_json", is_flag=True, help="Print scores.json.")
+def evaluate_all(
+    checkpoint: tuple[str, ...],
+    model: tuple[str, ...],
+    output: Path,
+    roots: tuple[Path, ...],
+    wanted: tuple[str, ...],
+    split: tuple[str, ...],
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Run every task on every table under --data that has what it takes.
+
+    OUTPUT gets scores.json, tables as Markdown and LaTeX with the published figures of CLIP, RemoteCLIP and
+    GeoRSCLIP beside, and plots.
 
     \b
     Example:
-      rsclip eval retrieval --checkpoint runs/dior --data rsitmd/ --split test --json
+      rsclip eval all --checkpoint runs/one --checkpoint runs/two --data tables/ -o scores
     """
+    models = _models(checkpoint, model)
+    with errors():
+        from rsclip import evaluate as evaluation
+
+        opened = [
+            (path, name, functools.partial(encoder_of, path, name, **options))
+            for path, name in zip(checkpoint, models, strict=True)
+        ]
+        modules = {name: task_module(name) for name in wanted or task_names()}
+        scores = evaluation.all_tasks(modules, opened, roots, output, split)
+        for item in scores["skipped"]:
+            click.echo(f"Warning: {item['data']}: {item['task'] or 'skipped'}: {item['why']}", err=True)
+        click.echo(json.dumps(scores) if as_json else (output / "scores.md").read_text(encoding="utf-8"))
+
+
+evaluate_all.params[:0] = model_options(several=True)
+
+
+def _models(checkpoints: Sequence[str], models: Sequence[str]) -> list[str | None]:
+    """The model of each checkpoint: one name for all, or one for each that is no folder of a run."""
+    files = [each for each in checkpoints if not Path(each).is_dir()]
+    if len(models) not in (len(files), 1):
+        raise click.UsageError(
+            f"{len(files)} checkpoints are no folders of runs ({', '.join(files)}): give --model once, "
+            "or once each"
+        )
+    left = iter(models if len(models) == len(files) else [*models] * len(files))
+    return [None if Path(each).is_dir() else next(left) for each in checkpoints]
+
+
+ALL_SPLITS = click.Option(["--split"], multiple=True, help="Split to read; repeatable.  [default: all]")
+
+
+@main.command()
+@click.argument("tables", nargs=-1, required=True, type=Place())
+@click.argument("query")
+@click.option("-n", "limit", type=click.IntRange(1), default=20, show_default=True, help="Images to find.")
+@click.option("-o", "--output", "sheet", type=click.Path(path_type=Path), help="Contact sheet: PNG or JPEG.")
+def search(
+    tables: tuple[Path, ...],
+    query: str,
+    limit: int,
+    sheet: Path | None,
+    checkpoint: str,
+    model: str | None,
+    split: tuple[str, ...],
+    **options: Any,
+) -> None:
+    """Find the images of TABLES that fit the sentence QUERY best.
+
+    Prints a line an image, best first: cosine similarity and id.
+
+    \b
+    Example:
+      rsclip search tables/dior "a busy airport with many airplanes" --checkpoint runs/dior -o airports.png
+    """
+    _check_named(checkpoint, model)
+    with errors():
+        from rsclip import search as searching
+
+        encoder = encoder_of(checkpoint, model, **options)
+        found = searching.search(encoder, tables, query, limit, split, sheet)
+        _warn(found.notes)
+        for hit in found.hits:
+            click.echo(f"{hit.score:.4f}\t{hit.image_id}")
+
+
+search.params += [*model_options(), ALL_SPLITS]
+
+
+@main.command()
+@click.argument("tables", nargs=-1, required=True, type=Place())
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option("--index", is_flag=True, help="Also write a faiss index (needs faiss-cpu).")
+@click.option("--overwrite", is_flag=True, help="Replace what an earlier call wrote.")
+def embed(
+    tables: tuple[Path, ...],
+    output: Path,
+    index: bool,
+    overwrite: bool,
+    checkpoint: str,
+    model: str | None,
+    split: tuple[str, ...],
+    **options: Any,
+) -> None:
+    """Write the features of the images of TABLES as Parquet, a column `embedding`; image_id joins them back.
+
+    \b
+    Example:
+      rsclip embed tables/dior --checkpoint runs/dior -o embedded/dior --index
+    """
+    _check_named(checkpoint, model)
+    with errors():
+        from rsclip import search as searching
+
+        encoder = encoder_of(checkpoint, model, **options)
+        found = searching.embed(encoder, tables, output, split, index, overwrite)
+        _warn(found.notes)
+        click.echo(f"{output}: {found.rows:,} images in {', '.join(found.files)}")
+
+
+embed.params += [*model_options(), ALL_SPLITS]
+
+
+@main.command()
+@click.argument("image", type=click.Path(path_type=Path))
+@click.argument("text")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="PNG to write.")
+@click.option(
+    "--grid", type=click.IntRange(1), default=64, show_default=True, help="Patches across, and down."
+)
+@click.option(
+    "--prompt", default="a {}", show_default=True, help="Sentence around TEXT, which stands for {}."
+)
+def heatmap(
+    image: Path,
+    text: str,
+    output: Path,
+    grid: int,
+    prompt: str,
+    checkpoint: str,
+    model: str | None,
+    **options: Any,
+) -> None:
+    """Draw where in the large image file IMAGE the class TEXT fits, patch by patch.
+
+    \b
+    Example:
+      rsclip heatmap airport.jpg airplane --checkpoint runs/dior -o airplanes.png
+    """
+    _check_named(checkpoint, model)
+    with errors():
+        from rsclip import heatmap as heatmaps
+
+        scores = heatmaps.heatmap(encoder_of(checkpoint, model, **options), image, text, output, grid, prompt)
+        click.echo(f"{output}: cosine similarity {scores.min():.3f} to {scores.max():.3f}")
+
+
+heatmap.params += model_options()
+
+
+def _warn(notes: Sequence[str]) -> None:
+    for note in notes:
+        click.echo(f"Warning: {note}", err=True)
+
+
+def encoder_of(
+    checkpoint: str,
+    model: str | None,
+    quick_gelu: bool | None,
+    cache: Path | None,
+    no_cache: bool,
+    **options: Any,
+) -> Any:
+    """The Encoder of a checkpoint."""
+    from rsclip import encode
+    from rsclip import model as models
+
+    kept = None if no_cache else cache or encode.default_cache()
+    return encode.Encoder(models.load(checkpoint, model, quick_gelu), **options, cache=kept)
+
+
+def _check_named(checkpoint: str, model: str | None) -> None:
     if model is None and not Path(checkpoint).is_dir():
         raise click.UsageError(f"--checkpoint {checkpoint} is no folder of a run: add --model NAME")
-    with errors():
-        from rsclip import features
-        from rsclip import model as models
-
-        module = importlib.import_module(f"rsclip.tasks.{task.replace('-', '_')}")
-        found = features.embed(models.load(checkpoint, model, quick_gelu), tables, **options)
-        _warn_left_out(found.without_image, found.without_captions, found.unreadable)
-        result = module.run(found)
-        named = {"task": task, "checkpoint": checkpoint, "data": [str(table) for table in tables]}
-        click.echo(json.dumps({**named, **result}) if as_json else module.table(result))
 
 
 @contextmanager

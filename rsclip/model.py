@@ -12,10 +12,13 @@ from typing import Any, NamedTuple
 
 import open_clip
 import torch
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.transformer import VisionTransformer
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.func import functional_call
+from torch.nn.functional import normalize
 
 from rsclip import adapt, weights
 from rsclip.store import replacing
@@ -201,19 +204,78 @@ def encode_image(model: torch.nn.Module, images: Tensor) -> Tensor:
     return features
 
 
-def encode_text(model: torch.nn.Module, tokens: Tensor) -> Tensor:
-    """float [texts, dim], L2-normalised, of tokens [texts, length] that `tokenise` may have trimmed.
+def image_features(model: torch.nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Features before the projection and after it.
+
+    Float [images, width], as they come, and float [images, dim], L2-normalised. The first are those of the
+    paper's linear probe and k-NN. A tower of open_clip without a projection of its own (CoCa) gives its
+    output as both.
+    """
+    visual: Any = model.visual
+    if isinstance(visual, VisionTransformer) and visual.proj is not None and not visual.output_tokens:
+        with _replaced(visual, "proj", None):
+            tower = visual(images)
+        joint = tower @ visual.proj
+    elif isinstance(visual, ModifiedResNet):
+        head = visual.attnpool.c_proj
+        with _replaced(visual.attnpool, "c_proj", _identity_like(head)):
+            tower = visual(images)
+        joint = head(tower)
+    elif hasattr(visual, "trunk"):
+        tower = visual.trunk(images)
+        joint = visual.head(tower)
+    else:
+        tower = joint = model.encode_image(images)  # type: ignore[operator]
+    return tower if tower.ndim == 2 else joint, normalize(joint, dim=-1)
+
+
+def _identity_like(linear: torch.nn.Linear) -> torch.nn.Linear:
+    """A layer that hands on what `linear` would get; attention takes its weight, so it cannot be left out."""
+    width, like = linear.in_features, linear.weight
+    same = torch.nn.Linear(width, width, device=like.device, dtype=like.dtype)
+    same.weight = torch.nn.Parameter(torch.eye(width, device=like.device, dtype=like.dtype))
+    same.bias = torch.nn.Parameter(torch.zeros(width, device=like.device, dtype=like.dtype))
+    return same
+
+
+@contextmanager
+def _replaced(module: torch.nn.Module, name: str, value: Any) -> Iterator[None]:
+    kept = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, kept)
+
+
+def encode_text(model: torch.nn.Module, tokens: Tensor, normalised: bool = True) -> Tensor:
+    """float [texts, dim], of tokens [texts, length] that `tokenise` may have trimmed; L2-normalised, or not.
 
     Positions and mask are cut to the length at hand. (open_clip's `force_context_length` interpolates the
     positions instead, which changes the model.)
     """
     prefix, length = text_prefix(model), tokens.shape[1]
+    text = _Text(model, normalised)
     features: Tensor
     if prefix is None or length == model.context_length:
-        features = model.encode_text(tokens, normalize=True)  # type: ignore[operator]
+        features = text(tokens)
         return features
     positions, mask = f"{prefix}positional_embedding", f"{prefix}attn_mask"
-    cut = {positions: model.get_parameter(positions)[:length], mask: model.get_buffer(mask)[:length, :length]}
-    output = functional_call(model, cut, kwargs={"text": tokens})
-    _, features, *_ = output.values() if isinstance(output, dict) else output
+    cut = {
+        f"clip.{positions}": model.get_parameter(positions)[:length],
+        f"clip.{mask}": model.get_buffer(mask)[:length, :length],
+    }
+    features = functional_call(text, cut, (tokens,))
     return features
+
+
+class _Text(torch.nn.Module):
+    """The text tower of a model as a module, which is what `functional_call` takes."""
+
+    def __init__(self, clip: torch.nn.Module, normalised: bool) -> None:
+        super().__init__()
+        self.clip, self.normalised = clip, normalised
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        features: Tensor = self.clip.encode_text(tokens, normalize=self.normalised)  # type: ignore[operator]
+        return features

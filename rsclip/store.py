@@ -38,6 +38,9 @@ _LABELS = [f"objects.list.element.{field}" for field in _OF_A_BOX[:2]]
 _SCENE = ["dataset", "width", "height", "gsd", "cover", "caption_source"]
 _SCENE += [f"objects.list.element.{field}" for field in _OF_A_BOX]
 
+FALSE_COLUMNS = ["image_id", "captions", *_SCENE]
+"""What `false_captions` reads."""
+
 SCHEMA = pa.schema(
     [
         ("image_id", pa.string()),
@@ -164,9 +167,18 @@ def nouns_of(table: Path) -> Nouns:
 
 def _hard(group: pa.Table, nouns: Nouns) -> Iterator[list[list[str]] | None]:
     """The hard negatives of each row's captions. Raises TableError where the table lacks what tells them."""
+    for each in false_captions(group, nouns):
+        yield None if each is None else [list(kinds.values()) for kinds in each]
+
+
+def false_captions(group: pa.Table, nouns: Nouns) -> Iterator[list[dict[str, str]] | None]:
+    """Of each row with FALSE_COLUMNS, for each of its captions, the hard negatives by kind.
+
+    None for captions that people wrote. Raises TableError where the table lacks what tells them.
+    """
     if missing := {"objects", "dataset", "caption_source"} - {*group.column_names}:
         raise TableError(f"no hard negatives without the column {min(missing)!r}")
-    for row in group.drop_columns(["image"]).to_pylist():
+    for row in group.select([name for name in group.column_names if name != "image"]).to_pylist():
         if row["caption_source"] in (None, HUMAN) or row["dataset"] not in nouns.words:
             yield None
             continue
@@ -176,7 +188,7 @@ def _hard(group: pa.Table, nouns: Nouns) -> Iterator[list[list[str]] | None]:
         words, labels = nouns.words[row["dataset"]], nouns.labels[row["dataset"]]
         chance = random.Random(mix(row["image_id"], "hard"))
         yield [
-            list(hard_negatives.hard_negatives(caption, record, words, labels, chance).values())
+            hard_negatives.hard_negatives(caption, record, words, labels, chance)
             for caption in row["captions"] or ()
         ]
 

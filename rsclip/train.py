@@ -21,9 +21,10 @@ from typing import Any
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rsclip import adapt, data, features, model, ranks, run, store, stream
+from rsclip import adapt, data, guard, model, ranks, run, store, stream
 from rsclip.config import LR_FINE_TUNE, LR_FROM_SCRATCH, Config
 from rsclip.data import Draw, Order, Pairs
+from rsclip.encode import Encoder
 from rsclip.model import Clip
 from rsclip.pixels import Pixels, mix
 from rsclip.run import Log
@@ -83,6 +84,9 @@ def _train(tables: Sequence[Path], folder: Path, config: Config, resume: bool) -
         trainer.restore(saved)
         state.update({key: saved[key] for key in ("step", "lost", "best", "scores")})
     about = run.describe(folder, config, sources, batches.counts) if ranks.rank() == 0 else {}
+    if ranks.rank() == 0 and not saved:
+        for note in guard.keep(folder, sources):
+            print(f"Warning: {note}", file=sys.stderr)
     summary = Loop(trainer, batches, folder, config, state, judges, about).go()
     if ranks.rank() == 0:
         run.save_model(folder, trainer.learnt(), config, about, state["scores"])
@@ -344,10 +348,8 @@ class Loop:
             clip = self.trainer.learnt()
             scores = {}
             for table, splits in self.judges:
-                found = features.embed(
-                    clip, [table], splits, workers=max(1, self.config.workers), device=self.config.device
-                )
-                scores[str(table)] = retrieval.run(found)
+                encoder = Encoder(clip, threads=max(1, self.config.workers), device=self.config.device)
+                scores[str(table)] = retrieval.run(encoder, [table], splits)
             self.trainer.clip.model.train()
             mean = sum(result["mean_recall"] for result in scores.values()) / len(scores)
             self.state["scores"] = {"step": step, "mean_recall": mean, "scores": scores}

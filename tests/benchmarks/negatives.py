@@ -45,33 +45,13 @@ def tables(scratch: Path, images: int, seed: int) -> list[Path]:
 
 def scores(run: Path, held_out: list[Path]) -> tuple[float, float]:
     """Mean recall where an equal caption is right, and where it is not."""
-    from rsclip import features, metrics, model, store
-    from rsdata import tables as files
+    from rsclip import features, metrics, model
+    from rsclip.encode import Encoder
 
-    found = features.embed(model.load(run), held_out, batch_size=256, workers=2)
-    by_image = metrics.recall_at_k(found.images, found.texts, found.owners)["mean_recall"]
-    said: list[str] = []
-    for table in held_out:
-        splits = store.splits_of(table, (), "test")
-        for group in store.row_groups(files.shards(table, splits)):
-            said += [caption for captions in group["captions"].to_pylist() for caption in captions]
-    return by_any(found.images, found.texts, found.owners, said), by_image
-
-
-def by_any(images: np.ndarray, texts: np.ndarray, owners: np.ndarray, said: list[str]) -> float:
-    """Mean of recall at 1, 5, 10 both ways over distinct captions, each right for every image that has it."""
-    number = {caption: place for place, caption in enumerate(dict.fromkeys(said))}
-    which = np.array([number[caption] for caption in said])
-    right = np.zeros((len(images), len(number)), bool)
-    right[owners, which] = True
-    kept = np.array([said.index(caption) for caption in number])
-    score = images @ texts[kept].T
-    found = []
-    for table, truth in ((score, right), (score.T, right.T)):
-        order = np.argsort(-table, axis=1, kind="stable")[:, :10]
-        hits = np.take_along_axis(truth, order, 1)
-        found += [100 * hits[:, :k].any(1).mean() for k in (1, 5, 10)]
-    return float(np.mean(found))
+    found = features.read(Encoder(model.load(run), batch_size=256), held_out)
+    held = found.images, found.texts, found.owners
+    by_any = metrics.unique_text_recall(*held, found.places, ks=(1, 5, 10))["mean_recall"]
+    return by_any, metrics.recall_at_k(*held, places=found.places)["mean_recall"]
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image, ImageDraw
 from shapes import shape_rows, write_table
 
 import rsclip
@@ -52,6 +53,74 @@ def _two_threads():
     import torch
 
     torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """Features that a test keeps by default are kept in a folder of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """On products as small as these a second thread only waits, on a busy machine a hundredfold."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def converted() -> Callable[..., Path]:
+    """Makes a table of a dump, by a recipe, as `rsdata convert` does."""
+    from rsdata import recipes
+    from rsdata.convert import convert
+    from rsdata.engine import Engine
+    from rsdata.shard import Options
+
+    def made(dump: Path, recipe: str, table: Path, captions: str = "remoteclip") -> Path:
+        options = Options(captions=captions, engine=Engine(workers=1))
+        convert([dump], table, recipes.load(recipe), options, lambda step: None)
+        return table
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def sampled(converted) -> Callable[..., Path]:
+    """Makes a table of a sample dump, its images 96 pixels wide; the dump lies beside it."""
+    from rsdata import recipes, samples
+
+    def made(recipe: str, table: Path, captions: str = "remoteclip", **options: Any) -> Path:
+        dump = table.with_name(f"{table.name}-dump")
+        samples.write(recipes.load(recipe), dump, **{"size": (96, 96), "most": 5, **options})
+        return converted(dump, recipe, table, captions)
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def counted(converted) -> Callable[..., Path]:
+    """Makes a table to count on: an image for each of `held`, of so many objects of a class of DOTA."""
+
+    def made(table: Path, held: Sequence[tuple[str, int]]) -> Path:
+        dump = table.with_name(f"{table.name}-dump")
+        for part in ("images", "labelTxt"):
+            (dump / "val" / part).mkdir(parents=True)
+        for place, (raw, number) in enumerate(held):
+            picture, lines = Image.new("RGB", (96, 96), (40 + 5 * place, 90, 60)), []
+            for x, y in ((8 + 17 * (n % 5), 20 + 40 * (n // 5)) for n in range(number)):
+                ImageDraw.Draw(picture).rectangle((x, y, x + 9, y + 9), fill=(200, 200, 40 + 9 * place))
+                lines.append(f"{x} {y} {x + 9} {y} {x + 9} {y + 9} {x} {y + 9} {raw} 0\n")
+            picture.save(dump / f"val/images/{place:02}.png")
+            (dump / f"val/labelTxt/{place:02}.txt").write_text("".join(lines))
+        return converted(dump, "remotecount", table, "remotecount")
+
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -65,6 +65,25 @@ def shape_rows(count: int, split: str, seed: int = 0, size: int = 64) -> list[di
     return [row(f"shapes/{split}/{i:05d}", split, data, said) for i, (data, said) in enumerate(drawn)]
 
 
+def scene_rows(
+    per_class: int, split: str, classes: tuple[str, ...] = tuple(COLOURS), seed: int = 0
+) -> list[dict]:
+    """Scenes whose class is the colour of their one shape; their names are not in the order of numbers."""
+    rng = np.random.default_rng([seed, 7])
+    rows = []
+    for name in classes:
+        for number in range(per_class):
+            picture = Image.new("RGB", (64, 64), tuple(int(v) for v in rng.integers(90, 150, 3)))
+            shape = SHAPES[int(rng.integers(len(SHAPES)))]
+            stamp(ImageDraw.Draw(picture), shape, COLOURS[name], 64, int(rng.integers(9)))
+            data = io.BytesIO()
+            picture.save(data, "PNG")
+            made = row(f"scenes/{split}/{name}/{number}", split, data.getvalue(), [])
+            path = f"{name}/{name}_{number}.png"
+            rows.append({**made, "label": name, "image": {"bytes": data.getvalue(), "path": path}})
+    return rows
+
+
 def row(image_id: str, split: str, data: bytes | None, captions: list[str]) -> dict:
     blank = dict.fromkeys(SCHEMA.names)
     image = {"bytes": data, "path": f"{image_id}.jpg"}
@@ -78,15 +97,21 @@ def row(image_id: str, split: str, data: bytes | None, captions: list[str]) -> d
     }
 
 
-def write_table(folder: Path, rows: list[dict], shards: int = 1, row_group: int = 7) -> Path:
-    """`rows` as a closed table: data/SPLIT-00000-of-0000N.parquet and manifest.json."""
+def write_table(
+    folder: Path, rows: list[dict], shards: int = 1, row_group: int = 7, about: dict | None = None
+) -> Path:
+    """`rows` as a closed table: data/SPLIT-00000-of-0000N.parquet and manifest.json.
+
+    about: what its `rsdata` metadata says; without it the table is another program's.
+    """
+    schema = SCHEMA.with_metadata({"rsdata": json.dumps(about)}) if about else SCHEMA
     splits: dict[str, dict] = {}
     (folder / "data").mkdir(parents=True)
     for split in dict.fromkeys(r["split"] for r in rows):
         mine = [r for r in rows if r["split"] == split]
         files = [f"data/{split}-{i:05d}-of-{shards:05d}.parquet" for i in range(shards)]
         for name, part in zip(files, np.array_split(np.arange(len(mine)), shards), strict=True):
-            table = pa.Table.from_pylist([mine[i] for i in part], schema=SCHEMA)
+            table = pa.Table.from_pylist([mine[i] for i in part], schema=schema)
             pq.write_table(table, folder / name, row_group_size=row_group)
         splits[split] = {"files": files, "rows": len(mine)}
     (folder / "manifest.json").write_text(json.dumps({"splits": splits}))

@@ -2,16 +2,22 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
-from shapes import row, shape_rows, write_table
+from PIL import Image
+from shapes import row, scene_rows, shape_rows, write_table
 
 from rsclip import cli, train
 from rsclip import config as configs
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 TINY = ["--model", "rsclip-tiny", "--epochs", "1", "--batch-size", "16", "--device", "cpu"]
 
@@ -29,23 +35,43 @@ def run(shapes, tmp_path_factory):
     return folder
 
 
-def test_help_loads_neither_torch_nor_open_clip():
+OTHERS = ["train", "wise-ft", "search", "embed", "heatmap"]
+COMMANDS = [*OTHERS, *(f"eval {name}" for name in (*cli.task_names(), "all"))]
+
+
+@pytest.mark.parametrize(
+    ("commands", "unwanted"),
+    [
+        (["", *OTHERS], ["torch", "open_clip", "numpy", "pyarrow"]),
+        (["eval", *COMMANDS], ["torch", "open_clip", "matplotlib", "sklearn"]),
+    ],
+)
+def test_help_loads_nothing_heavy(commands, unwanted):
     code = (
         "import sys; from click.testing import CliRunner; from rsclip.cli import main\n"
-        "for words in (['--help'], ['train', '--help'], ['eval', '--help']):\n"
-        "    assert CliRunner().invoke(main, words).exit_code == 0\n"
-        "print([m for m in ('torch', 'open_clip', 'numpy', 'pyarrow') if m in sys.modules])"
+        f"for words in {commands}:\n"
+        "    done = CliRunner().invoke(main, [*words.split(), '--help'])\n"
+        "    assert done.exit_code == 0, done.output\n"
+        f"print([m for m in {unwanted} if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", ["train", "eval"])
-def test_each_help_ends_its_text_with_an_example_that_parses(command):
-    shown = call(command, "--help").output
-    (example,) = re.findall(rf"Example:\n\s+rsclip {command} (.*)\n", shown)
-    parsed = cli.main.commands[command].make_context(command, example.split())
-    assert parsed.params
+def test_the_help_of_eval_lists_every_task():
+    listed = re.findall(r"^  ([a-z-]+)  ", call("eval", "--help").output, re.MULTILINE)
+    tasks = {"counting", "fewshot", "hard-negatives", "knn", "linear-probe", "retrieval", "zeroshot"}
+    assert tasks == set(cli.task_names())
+    assert set(listed) == {*tasks, "all"}
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_each_help_ends_its_text_with_an_example_that_parses(words):
+    shown = call(*words.split(), "--help").output
+    (example,) = re.findall(rf"Example:\n\s+rsclip {words} (.*)\n", shown)
+    group, _, name = words.rpartition(" ")
+    command = (cli.tasks if group else cli.main).get_command(None, name)
+    assert command.make_context(name, shlex.split(example)).params
 
 
 def test_options_are_the_fields_of_the_configuration():
@@ -72,6 +98,125 @@ def test_eval_prints_a_table_or_one_json_object(shapes, run):
     assert by_file.stdout == shown.stdout
 
 
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    """Six train and three test images of each of four classes."""
+    rows = scene_rows(6, "train") + scene_rows(3, "test", seed=1)
+    return write_table(tmp_path_factory.mktemp("scenes") / "table", rows)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("zeroshot --prompts skyscript --ensemble raw", {"prompts": ["skyscript"], "ensemble": "raw"}),
+        ("linear-probe --seed 3", {"protocol": "honest", "seed": 3}),
+        ("knn --protocol paper", {"protocol": "paper", "k": 20, "temperature": 0.07}),
+        ("fewshot --shots 2 --shots 1 --repeats 3", {"shots": [1, 2], "repeats": 3}),
+        ("counting --numbers agree", None),
+        ("hard-negatives", None),
+    ],
+)
+def test_each_task_takes_its_options(run, scenes, words, said):
+    done = call("eval", *words.split(), "--checkpoint", run, "--data", scenes, "--json")
+    if said is None:  # scenes have no caption
+        assert done.exit_code == 1
+        assert "no row has both a caption and a readable image" in done.stderr
+        return
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    assert (
+        result.items()
+        >= {
+            "task": words.split()[0],
+            "checkpoint": str(run),
+            "data": [str(scenes)],
+            "images": 12,
+            **said,
+        }.items()
+    )
+    assert "Warning: only 12 test images" in done.stderr
+    assert "whether the model was trained on its images is not known" in done.stderr
+    table = call("eval", *words.split(), "--checkpoint", run, "--data", scenes)
+    assert "12 test images, 4 classes; chance 25.00" in table.stdout
+
+
+def test_features_are_kept_where_the_options_say(run, shapes, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    words = ["eval", "retrieval", "--checkpoint", run, "--data", shapes]
+    assert call(*words, "--no-cache").exit_code == 0
+    assert not list(tmp_path.iterdir())
+    assert call(*words, "--cache", tmp_path / "mine").exit_code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    assert call(*words).exit_code == 0
+    (folder,) = (tmp_path / "home" / "rsclip").iterdir()
+    assert {path.name.partition("-")[0] for path in folder.iterdir()} == {"about.json", "images", "texts"}
+
+
+def test_search_prints_the_nearest_and_draws_them(run, shapes, tmp_path):
+    words = ["search", shapes, "two red circles", "--checkpoint", run, "-n", 4]
+    done = call(*words, "-o", tmp_path / "sheet.png")
+    assert done.exit_code == 0, done.output
+    hits = [line.split("\t") for line in done.stdout.splitlines()]
+    assert len({image for _, image in hits}) == 4
+    assert all(image.startswith("shapes/") for _, image in hits)
+    assert [score for score, _ in hits] == sorted((score for score, _ in hits), key=float, reverse=True)
+    with Image.open(tmp_path / "sheet.png") as picture:
+        assert picture.format == "PNG"
+    tested = call(*words, "--split", "test").stdout.splitlines()
+    assert all("shapes/test/" in line for line in tested)
+
+
+def test_embed_writes_parquet_once(run, shapes, tmp_path):
+    words = ["embed", shapes, "--checkpoint", run, "-o", tmp_path / "features"]
+    done = call(*words)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith(f"{tmp_path / 'features'}: 72 images in ")
+    files = sorted((tmp_path / "features").rglob("*.parquet"))
+    assert all(file.name in done.stdout for file in files)
+    rows = pa.concat_tables(pq.read_table(file) for file in files)
+    assert rows.num_rows == len(set(rows["image_id"].to_pylist())) == 72
+    assert {len(each) for each in rows["embedding"].to_pylist()} == {128}
+    again = call(*words)
+    assert again.exit_code == 1
+    assert "--overwrite" in again.stderr
+    assert call(*words, "--overwrite").exit_code == 0
+
+
+def test_heatmap_writes_a_png(run, tmp_path):
+    Image.new("RGB", (90, 60), (90, 120, 60)).save(tmp_path / "field.png")
+    words = ["heatmap", tmp_path / "field.png", "ship", "--checkpoint", run, "-o", tmp_path / "map.png"]
+    done = call(*words, "--grid", 3)
+    assert done.exit_code == 0, done.output
+    assert re.fullmatch(rf"{tmp_path / 'map.png'}: cosine similarity -?0\.\d+ to -?0\.\d+\n", done.stdout)
+    with Image.open(tmp_path / "map.png") as picture:
+        assert picture.format == "PNG"
+
+
+def test_what_is_missing_is_named(run, shapes, tmp_path):
+    """By search, embed and heatmap: one line, no traceback."""
+    given = ["--checkpoint", run]
+    (tmp_path / "text.jpg").write_text("no image")
+    for words, why in (
+        (["search", tmp_path, "a ship", *given], f"{tmp_path}: not a table"),
+        (["search", shapes, " ", *given], "empty"),
+        (["search", shapes, "a ship", *given, "--split", "tset"], "no split 'tset'"),
+        (["embed", tmp_path / "none", "-o", tmp_path / "out", *given], "none: not a table"),
+        (["heatmap", tmp_path / "none.jpg", "ship", "-o", tmp_path / "m.png", *given], "none.jpg"),
+        (["heatmap", tmp_path / "text.jpg", "ship", "-o", tmp_path / "m.png", *given], "text.jpg"),
+        (["search", shapes, "a ship", "--checkpoint", tmp_path], "not a folder that rsclip wrote"),
+    ):
+        done = call(*words)
+        assert done.exit_code == 1, done.output
+        assert done.stderr.startswith("Error: ")
+        assert why in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert not done.stdout
+    for words in (["search", shapes, "x"], ["embed", shapes, "-o", "x"], ["heatmap", "x", "y", "-o", "z"]):
+        done = call(*words, "--checkpoint", "laion2b_e16")
+        assert done.exit_code == 2
+        assert "--checkpoint laion2b_e16 is no folder of a run: add --model NAME" in done.stderr
+
+
 def test_warnings_go_to_stderr_and_leave_json_alone(run, tmp_path):
     rows = [*shape_rows(3, "test"), row("x", "test", b"j", []), row("y", "test", b"no image", ["a"])]
     table = write_table(tmp_path / "table", rows)
@@ -84,7 +229,9 @@ def test_warnings_go_to_stderr_and_leave_json_alone(run, tmp_path):
 def test_wrong_usage_exits_2(shapes, run, tmp_path):
     unknown = call("eval", "retreival", "--checkpoint", run, "--data", shapes)
     assert unknown.exit_code == 2
-    assert "there are: retrieval" in unknown.stderr
+    there_are = ", ".join([*cli.task_names(), "all"])
+    assert f"no task 'retreival'; there are: {there_are}" in unknown.stderr
+    assert call("eval", "knn", "--checkpoint", run, "--data", shapes, "--protocol", "mine").exit_code == 2
     assert call("train", "-o", tmp_path).exit_code == 2
     assert call("train", shapes, "-o", tmp_path, "--augment", "some").exit_code == 2
     nameless = call("eval", "retrieval", "--checkpoint", run / "checkpoint.pt", "--data", shapes)

@@ -6,6 +6,8 @@ from pathlib import Path
 import rsclip
 
 FROM_RSDATA = {"records", "tables", "errors", "places", "arguments", "words", "hard_negatives"}
+FROM_RSDATA |= {"dedup", "fingerprints"}  # the leak guard
+FROM_RSDATA |= {"pictures", "rasters"}  # images from files, read as carefully as `convert` does
 
 
 def imported(path):

@@ -16,12 +16,15 @@ import torch
 from shapes import row, shape_rows, write_table
 from stores import upload
 
-from rsclip import blend, features, model, run, store, train
+from rsclip import blend, guard, model, run, store, train
 from rsclip.config import Config
+from rsclip.encode import Encoder
 from rsclip.step import Trainer
 from rsclip.tasks import retrieval
 from rsdata import tables
 from rsdata.errors import RsdataError, TableError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SMALL = Config(model="rsclip-tiny", epochs=2, batch_size=16, lr=1e-3, log_every=1, device="cpu")
 STEPS = 6  # 48 images in batches of 16, twice
@@ -113,7 +116,10 @@ def test_a_run_that_was_killed_goes_on_to_the_bit(shapes, tmp_path, kind):
     words = [sys.executable, "-m", "rsclip", "train", str(shapes), "-o", str(folder)]
     for name, value in options.items():
         words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
-    killed = subprocess.Popen(words, stderr=subprocess.DEVNULL, start_new_session=True)
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # the last bits hang on their number
+    killed = subprocess.Popen(
+        words, env={**os.environ, **threads}, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     while killed.poll() is None and not (folder / "checkpoint.pt").exists():
         time.sleep(0.01)
     os.killpg(killed.pid, signal.SIGKILL)
@@ -189,6 +195,7 @@ def test_the_run_folder_says_what_was_done_and_opens_in_plain_open_clip(shapes, 
             run.CHECKPOINT,
             run.CURVES,
             run.CARD,
+            guard.FINGERPRINTS,
             "tensorboard",
             model.CONFIG,
             model.WEIGHTS,
@@ -228,7 +235,8 @@ def test_training_lifts_retrieval_far_above_chance_and_keeps_the_best(tmp_path):
     assert [line["step"] for line in scored] == [48, 96, 144]
     means = {line["step"]: line["scores"][str(table)]["mean_recall"] for line in scored}
     assert done["best"]["mean_recall"] == max(means.values()) == means[done["best"]["step"]]
-    result = retrieval.run(features.embed(model.load(tmp_path / "run" / "best"), [table], ["test"]))
+    best = Encoder(model.load(tmp_path / "run" / "best"), batch_size=64, device="cpu")
+    result = retrieval.run(best, [table], ["test"])
     assert result["mean_recall"] == pytest.approx(done["best"]["mean_recall"])
     assert result["chance_mean_recall"] < 10
     assert result["mean_recall"] > 4 * result["chance_mean_recall"]
