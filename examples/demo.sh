@@ -33,5 +33,12 @@ step "5. rsclip train: a tiny CLIP on the train split of what is left"
 rsclip train "$folder/clean" --output "$folder/run" --model rsclip-tiny --epochs 12 --batch-size 64 \
     --lr 1e-3 --augment none --log-every 100
 
-step "6. rsclip eval retrieval: scenes that it has not seen, beside chance"
-rsclip eval retrieval --checkpoint "$folder/run" --data "$folder/tables/rsicd" --split test
+step "6. Benchmarks: scenes by class, and scenes to count on"
+rsdata sample eurosat "$folder/raw/eurosat" --images 600 --size 64x64 > "$folder/raw-eurosat.txt"
+rsdata convert "$folder/raw/eurosat" --recipe eurosat -o "$folder/benchmarks/eurosat"
+rsdata sample remotecount "$folder/raw/count" --images 600 --size 128x128 --objects 8 --seed 1 > "$folder/raw-count.txt"
+rsdata convert "$folder/raw/count" --recipe remotecount --captions remotecount -o "$folder/benchmarks/count"
+cp -r "$folder/tables/rsicd" "$folder/benchmarks/rsicd"
+
+step "7. rsclip eval all: what it has not seen, beside chance and published figures"
+rsclip eval all --checkpoint "$folder/run" --data "$folder/benchmarks" --cache "$folder/features" -o "$folder/scores"
