@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -79,7 +77,7 @@ def all_tasks(
     """
     found = benchmarks(roots)
     names = _names([checkpoint for checkpoint, *_ in checkpoints])
-    scores: dict[str, Any] = {"checkpoints": [], "results": [], "skipped": [], "versions": _versions()}
+    scores: dict[str, Any] = {"checkpoints": [], "results": [], "skipped": [], "versions": run.versions()}
     for name, (checkpoint, model, opened) in zip(names, checkpoints, strict=True):
         encoder = opened()
         about = {"name": name, "path": checkpoint, "model": model or _model_of(Path(checkpoint))}
@@ -150,8 +148,3 @@ def _model_of(folder: Path) -> str:
         if path.is_file():
             return str(configs.options(path).get("model", ""))
     return ""
-
-
-def _versions() -> dict[str, str]:
-    held = {name: version(name) for name in ("rsdata", "torch", "open_clip_torch")}
-    return {**held, "python": platform.python_version()}

@@ -26,6 +26,7 @@ TRAIN_SHARE = 0.8
 """Of a class, where neither the table nor its recipe has a split (RemoteCLIP issue 11)."""
 FEW = 100
 """Test images below which a score is worth a warning."""
+_SHA256 = re.compile("[0-9a-fA-F]{64}")
 _META = ("image_id", "dataset", "split", "label", "sha256", "captions", "caption_source")
 
 
@@ -154,13 +155,15 @@ def _group(
 ) -> Iterator[Picture]:
     names = [name for name in _META if name in file.schema_arrow.names]
     group = file.read_row_group(number, columns=[*names, "image.path"])
-    keys = [bytes.fromhex(each)[:16] if each else None for each in _column(group, "sha256")]
+    keys = [
+        image_key(each) if each and _SHA256.fullmatch(each) else None for each in _column(group, "sha256")
+    ]
     data: list[bytes | None] | None = None
     # Only where all rows have bytes does a key alone tell that this one has.
     if not _all_have_bytes(file, number) or any(key is None or not encoder.has_image(key) for key in keys):
         data = _bytes(file, number)
     columns = [_column(group, name) for name in _META if name != "sha256"]
-    paths = [each["path"] if each else None for each in group["image"].to_pylist()]
+    paths = [(each or {}).get("path") for each in _column(group, "image")]
     for place, (image_id, dataset, split, label, captions, source) in enumerate(zip(*columns, strict=True)):
         row = Row(
             image_id, dataset or "", split or "", paths[place] or image_id, label, captions or [], source

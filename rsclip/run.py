@@ -101,14 +101,19 @@ def describe(
             for source in sources
         ],
         **counts,
-        "versions": {name: version(name) for name in ("rsdata", "torch", "open_clip_torch")}
-        | {"python": platform.python_version()},
+        "versions": versions(),
     }
     with replacing(run / ABOUT) as path:
         path.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     with replacing(run / CONFIG) as path:
         path.write_text(configs.stored(config), encoding="utf-8")
     return about
+
+
+def versions() -> dict[str, str]:
+    """Of what a run or a score hangs on."""
+    held = {name: version(name) for name in ("rsdata", "torch", "open_clip_torch")}
+    return {**held, "python": platform.python_version()}
 
 
 def save_model(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -11,6 +12,7 @@ from rsclip import classify
 from rsdata.errors import TableError
 
 if TYPE_CHECKING:
+    from rsclip.encode import Encoder
     from rsclip.features import Scenes
 
 PROTOCOLS = ("honest", "paper")
@@ -36,6 +38,36 @@ def check_trainable(scenes: Scenes) -> None:
     ):
         if not len(rows):
             raise TableError(f"no image to {what} on: {remedy}")
+
+
+class Trial(NamedTuple):
+    """What a probe is trained and scored on: features float [images, width], labels int [images]."""
+
+    train: Any
+    labels: Any
+    test: Any
+    test_labels: Any
+    classes: int
+    device: str
+
+
+def trained(
+    encoder: Encoder, sources: Sequence[Path], split: Sequence[str], score: Callable[[Trial], dict[str, Any]]
+) -> dict[str, Any]:
+    """`report` of what `score` makes of the features before the projection: its "scores", and what it adds.
+
+    Raises TableError as `features.scenes`, and where there is nothing to train or to test on.
+    """
+    from rsclip import features
+
+    scenes = features.scenes(encoder, sources, split)
+    check_trainable(scenes)
+    towers, labels = scenes.towers, scenes.labels
+    train = towers[scenes.train], labels[scenes.train]
+    test = towers[scenes.test], labels[scenes.test]
+    found = score(Trial(*train, *test, len(scenes.classes), str(encoder.device)))
+    result = report(found.pop("scores"), test[1], scenes.classes, scenes.notes)
+    return {**result, **found, "train_images": len(scenes.train)}
 
 
 def report(scores: Any, labels: Any, classes: Sequence[str], notes: Sequence[str]) -> dict[str, Any]:

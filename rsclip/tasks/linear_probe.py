@@ -30,21 +30,14 @@ def run(
     seed: int = 0,
 ) -> dict[str, Any]:
     """Accuracy in percent as `scoring.report` gives it. Features are those before the projection."""
-    from rsclip import features
 
-    scenes = features.scenes(encoder, sources, split)
-    scoring.check_trainable(scenes)
-    labels, size, device = scenes.labels, len(scenes.classes), str(encoder.device)
-    train, test = scenes.towers[scenes.train], scenes.towers[scenes.test]
-    if protocol == "paper":
-        found = classify.paper_probe(
-            train, labels[scenes.train], test, labels[scenes.test], size, seed=seed, device=device
-        )
-    else:
-        found = classify.probe(train, labels[scenes.train], test, size, seed=seed, device=device)
-    scores = found.pop("scores")
-    result = scoring.report(scores, labels[scenes.test], scenes.classes, scenes.notes)
-    return {**result, **found, "protocol": protocol, "seed": seed, "train_images": len(train)}
+    def score(trial: scoring.Trial) -> dict[str, Any]:
+        train, labels, test, test_labels, classes, device = trial
+        if protocol == "paper":
+            return classify.paper_probe(train, labels, test, test_labels, classes, seed, device)
+        return classify.probe(train, labels, test, classes, seed, device)
+
+    return {**scoring.trained(encoder, sources, split, score), "protocol": protocol, "seed": seed}
 
 
 def table(result: Mapping[str, Any]) -> str:

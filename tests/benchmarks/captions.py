@@ -21,7 +21,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from negatives import interval
+from negatives import interval, trained
 from training import process
 
 BOXES = ("dota", "rsod", "visdrone", "levir")
@@ -85,9 +85,6 @@ def scores(run: Path, told: Path, scenes: dict[str, Path]) -> dict[str, float]:
 
 def main() -> None:
     """Train and print the table."""
-    from rsclip import train
-    from rsclip.config import Config
-
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--seeds", type=int, default=5)
     arguments.add_argument("--steps", type=int, default=400)
@@ -111,19 +108,8 @@ def main() -> None:
         for seed in range(options.seeds):
             for name, (captions, negatives) in VARIANTS.items():
                 boxes = [table(place, each, options.images // 4, 0, captions) for each in BOXES if captions]
-                config = Config(
-                    model="rsclip-tiny",
-                    steps=options.steps,
-                    batch_size=options.batch_size,
-                    lr=1e-3,
-                    seed=seed,
-                    augment="none",
-                    negatives=negatives,
-                    cache=str(place / "cache"),
-                    device="cpu",
-                )
                 run = place / f"{seed}-{name[1]}"
-                train.train([human, *boxes], run, config)
+                trained([human, *boxes], run, seed, options, place / "cache", negatives=negatives)
                 results[name].append(scores(run, told, scenes))
                 print(f"seed {seed}, {name}: {results[name][-1]}", file=sys.stderr, flush=True)
     write(results, options)

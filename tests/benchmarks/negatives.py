@@ -43,6 +43,27 @@ def tables(scratch: Path, images: int, seed: int) -> list[Path]:
     return made
 
 
+def trained(
+    tables: list[Path], run: Path, seed: int, options: argparse.Namespace, cache: Path, **choice: object
+) -> None:
+    """Train rsclip-tiny from random weights."""
+    from rsclip import train
+    from rsclip.config import Config
+
+    config = Config(
+        model="rsclip-tiny",
+        steps=options.steps,
+        batch_size=options.batch_size,
+        lr=1e-3,
+        seed=seed,
+        augment="none",
+        cache=str(cache),
+        device="cpu",
+        **choice,  # type: ignore[arg-type]
+    )
+    train.train(tables, run, config)
+
+
 def scores(run: Path, held_out: list[Path]) -> tuple[float, float]:
     """Mean recall where an equal caption is right, and where it is not."""
     from rsclip import features, metrics, model
@@ -56,9 +77,6 @@ def scores(run: Path, held_out: list[Path]) -> tuple[float, float]:
 
 def main() -> None:
     """Train and print the table."""
-    from rsclip import train
-    from rsclip.config import Config
-
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--seeds", type=int, default=5)
     arguments.add_argument("--steps", type=int, default=250)
@@ -74,18 +92,7 @@ def main() -> None:
         for seed in range(options.seeds):
             for name, choice in VARIANTS.items():
                 run = place / f"{seed}-{name}"
-                config = Config(
-                    model="rsclip-tiny",
-                    steps=options.steps,
-                    batch_size=options.batch_size,
-                    lr=1e-3,
-                    seed=seed,
-                    augment="none",
-                    cache=str(place / "cache"),
-                    device="cpu",
-                    **choice,  # type: ignore[arg-type]
-                )
-                train.train(seen, run, config)
+                trained(seen, run, seed, options, place / "cache", **choice)
                 results[name].append(scores(run, held_out))
                 print(f"seed {seed}, {name}: {results[name][-1]}", file=sys.stderr, flush=True)
         equal = collisions(place / "cache", options.batch_size)

@@ -105,6 +105,14 @@ def test_a_cached_table_is_read_without_its_images(tmp_path, clip, monkeypatch):
     assert first.rows == again.rows
 
 
+def test_a_digest_that_is_none_is_computed(tmp_path, clip):
+    rows = shape_rows(3, "test")
+    table = write_table(tmp_path / "table", [{**rows[0], "sha256": "no digest"}, *rows[1:]])
+    found = features.read(Encoder(clip, cache=tmp_path / "cache"), [table])
+    assert len(found.images) == 3
+    assert not np.array_equal(found.images[0], found.images[1])
+
+
 def test_rows_without_bytes_are_left_out_with_a_cache_too(tmp_path, clip):
     rows = with_digests(shape_rows(4, "test"))
     features.read(Encoder(clip, cache=tmp_path / "cache"), [write_table(tmp_path / "one", rows)])
