@@ -227,6 +227,9 @@ def test_ties_say_where_equal_images_stand(encoder, tmp_path):
         assert recalls == pytest.approx([100 * k / 12, 100, 0])
         # all images rank the captions alike, and nothing ties there
         assert found["expected"][f"i2t_R@{k}"] == pytest.approx(100 * k / 12)
+    for ties, recall in (("expected", 100 / 12), ("optimistic", 100), ("pessimistic", 0)):
+        unique = retrieval.run(encoder, [table], protocol="unique-text", ties=ties)
+        assert unique["t2i_R@1"] == pytest.approx(recall)
     assert "50.0 % of the queries tie with a wrong answer (ties: optimistic)" in retrieval.table(
         found["optimistic"]
     )
@@ -381,6 +384,11 @@ def test_the_paper_s_probe_is_the_epoch_that_is_best_on_the_test_images(encoder,
     assert found["top1"] == pytest.approx(max(reached), abs=2.5)  # an image of 40: rounding may turn one
     assert found["last_top1"] == pytest.approx(reached[-1], abs=2.5)
     assert found["top1"] >= found["last_top1"]
+    given = [part.astype(np.float32) for part in (scenes.towers[scenes.train], scenes.towers[scenes.test])]
+    epochs = [
+        classify.paper_probe(given[0], labels, given[1], truth, 8, seed)["best_epoch"] for seed in (3, 0)
+    ]
+    assert found["best_epoch"] == epochs[0] != epochs[1]
     told = linear_probe.table(found)
     assert "ON THE TEST IMAGES" in told
     assert f"last: {found['last_top1']:.2f}" in told
@@ -458,6 +466,19 @@ def test_few_shot_is_scikit_learns_on_what_was_drawn(encoder, bench, monkeypatch
     assert found["top1_4"] == pytest.approx(np.mean(expected))
     low, high = stats.t.interval(0.95, 2, loc=np.mean(expected), scale=stats.sem(expected))
     assert found["interval_4"] == pytest.approx((high - low) / 2)
+
+
+def test_few_shot_by_the_paper_s_protocol_is_its_probe_on_what_was_drawn(encoder, bench):
+    found = fewshot.run(encoder, [bench], protocol="paper", **FEW)
+    scenes, (_, truth) = features.scenes(encoder, [bench]), of_split(bench, "test")
+    for shots, draws in found["drawn"].items():
+        expected = []
+        for repeat, draw in enumerate(draws):
+            chosen = [scenes.ids.index(image) for image in draw]
+            held = (scenes.towers[chosen], scenes.labels[chosen], scenes.towers[scenes.test], truth)
+            scores = classify.paper_probe(*held, 8, seed=repeat)["scores"]
+            expected.append(100 * (scores.argmax(1) == truth).mean())
+        assert found[f"each_{shots}"] == pytest.approx(expected)
 
 
 def test_few_shot_protocols_are_named_and_few_images_told(encoder, bench):
@@ -643,6 +664,19 @@ def test_counts_are_the_nearest_of_ten_captions_by_open_clip(encoder, to_count, 
     assert f"chance 10.00, always the commonest {found['majority']:.2f}" in told
 
 
+def test_errors_of_counts_by_hand():
+    """Ships: 2 taken for 2, 3 for 2, 9 for 5; planes: 2 for 3."""
+    true, said = np.array([2, 3, 9, 2]), np.array([2, 2, 5, 3])
+    scores = np.eye(10)[said - 1] + 0.01 * np.arange(10)
+    found = counting._measured(scores, true - 1, ["ship", "ship", "ship", "plane"])
+    assert (found["top1"], found["within_1"], found["mae"], found["majority"]) == (25, 75, 1.5, 50)
+    assert found["by_class"] == pytest.approx({"plane": 0, "ship": 100 / 3})
+    assert found["mean_per_number"] == pytest.approx((50 + 0 + 0) / 3)
+    assert found["top2"] == 25  # behind what was said stands ten, then nine
+    assert found["top3"] == 50
+    assert [row[1] for row in found["confusion"]] == [0, 1, 1, 0, 0, 0, 0, 0, 0, 0]
+
+
 def test_captions_that_cannot_be_counted_are_left_out_and_told(encoder, tmp_path):
     rows = shape_rows(4, "test")
     said = [["There is a ship.", "There are two ships in the picture."], ["Many ships."]]
@@ -650,7 +684,13 @@ def test_captions_that_cannot_be_counted_are_left_out_and_told(encoder, tmp_path
     rows = [{**each, "captions": held} for each, held in zip(rows, said, strict=True)]
     found = counting.run(encoder, [write_table(tmp_path / "table", rows)])
     assert found["captions"] == 2
-    assert [sum(each) for each in found["confusion"]] == [0, 1, 1, 0, 0, 0, 0, 0, 0, 0]
+    images = pictures(encoder, rows)
+    counts = np.zeros((10, 10), int)
+    for image, text, true in ((0, "There are {} ships in the picture.", 2), (3, said[3][0], 3)):
+        texts = [text.replace("3", "{}").format(word) for word in counting.NUMBERS]
+        counts[true - 1, (sentences(encoder, texts) @ images[image]).argmax()] += 1
+    assert found["confusion"] == counts.tolist()
+    assert counts.sum(1).tolist() == [0, 1, 1, 0, 0, 0, 0, 0, 0, 0]
     assert any("3 captions have no number from one to ten, or several" in note for note in found["notes"])
     assert found["by_class"].keys() == {"other"}
     bare = write_table(tmp_path / "bare", rows[1:3])
