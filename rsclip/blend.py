@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
-from rsclip import adapt, model, run, train
+from rsclip import adapt, guard, model, run, train
 from rsclip.config import Config, options
 from rsdata.errors import RsdataError
 
@@ -30,3 +31,7 @@ def wise_ft(folder: Path, output: Path, alpha: float) -> None:
     end.model.load_state_dict(blend)
     how = f"WiSE-FT: {alpha:g} of what the run learnt, {1 - alpha:g} of what it started from."
     run.save_model(output, end, config, about, None, how)
+    # What it was trained on, for the leak guard.
+    shutil.copyfile(folder / run.ABOUT, output / run.ABOUT)
+    if (folder / guard.FINGERPRINTS).is_dir():
+        shutil.copytree(folder / guard.FINGERPRINTS, output / guard.FINGERPRINTS)

@@ -69,7 +69,7 @@ class Encoder:
 
     Images go through open_clip's evaluation transform on Pillow, everything is float32. threads: that decode
     and resize (Pillow lets go of the interpreter lock). cache: folder; without one nothing is kept on disk.
-    Raises RsdataError where the device is not there or the cache cannot be written.
+    Raises RsdataError where the device is not there, the cache cannot be written, or features are not finite.
     """
 
     def __init__(
@@ -133,8 +133,9 @@ class Encoder:
     def towers(self, images: Tensor) -> tuple[Floats, Floats]:
         """Features of uint8 [images, 3, height, width], before and after the projection."""
         floats = images.to(self.device).float().div(255).sub(self._mean).div(self._std)
-        tower, joint = model.image_features(self.clip.model, floats)
-        return tower.cpu().numpy(), joint.cpu().numpy()
+        tower, joint = (each.cpu().numpy() for each in model.image_features(self.clip.model, floats))
+        _check_finite(joint, "images")
+        return tower, joint
 
     def texts(self, texts: Sequence[str], normalised: bool = True) -> Floats:
         """Embed texts: float32 [texts, dim], as the tower gives them or L2-normalised; equal ones once."""
@@ -147,7 +148,9 @@ class Encoder:
                 batch = todo[start : start + self.batch_size]
                 tokens = model.tokenise([text for _, text in batch], self.clip.tokenizer, trim)
                 found = model.encode_text(self.clip.model, tokens.to(self.device), normalised=False)
-                self._texts.add([key for key, _ in batch], joint=found.float().cpu().numpy())
+                raw = found.float().cpu().numpy()
+                _check_finite(raw, "texts")
+                self._texts.add([key for key, _ in batch], joint=raw)
         self._texts.flush()
         (raw,) = self._texts.take(keys, ("joint",))
         return normalize(torch.from_numpy(raw), dim=-1).numpy() if normalised and len(raw) else raw
@@ -171,6 +174,13 @@ class Encoder:
             return self._pixels(data, 0)
         except Exception:  # Pillow's plugins raise almost anything on broken bytes
             return None
+
+
+def _check_finite(features: Floats, what: str) -> None:
+    if not np.isfinite(features).all():
+        raise RsdataError(
+            f"the model's features of {what} are not numbers (NaN or infinity): damaged weights?"
+        )
 
 
 def digest(clip: Clip) -> str:

@@ -124,6 +124,19 @@ def test_a_damaged_file_of_the_cache_is_named(clip, tmp_path):
         Encoder(clip, cache=tmp_path)
 
 
+def test_features_that_are_no_numbers_are_an_error_and_not_kept(tmp_path):
+    broken = model.create("rsclip-tiny")
+    with torch.no_grad():
+        for each in broken.model.parameters():
+            each.fill_(float("nan"))
+    encoder = Encoder(broken, cache=tmp_path)
+    with pytest.raises(RsdataError, match="images are not numbers"):
+        encoder.images(pictures(2))
+    with pytest.raises(RsdataError, match="texts are not numbers"):
+        encoder.texts(["a ship"])
+    assert not list(tmp_path.glob("*/*.npy"))
+
+
 def test_keys_that_end_in_zeros_are_told_apart():
     shelf = Shelf(None, "images")
     keys = [b"k" * 15 + b"\0", b"k" * 14 + b"\0\0", text_key("a")]

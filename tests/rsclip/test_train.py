@@ -363,6 +363,8 @@ def test_a_blend_lies_between_start_and_end(shapes, straight, tmp_path):
     options = replace(SMALL, pretrained=str(straight / model.WEIGHTS))
     train.train([shapes], tmp_path / "tuned", options)
     blend.wise_ft(tmp_path / "tuned", tmp_path / "half", 0.25)
+    assert (tmp_path / "half" / run.ABOUT).read_bytes() == (tmp_path / "tuned" / run.ABOUT).read_bytes()
+    assert (tmp_path / "half" / guard.FINGERPRINTS).is_dir()
     start, end, half = (
         model.load(each).model.state_dict() for each in (straight, tmp_path / "tuned", tmp_path / "half")
     )
