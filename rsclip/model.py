@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.func import functional_call
 from torch.nn.functional import normalize
+from torch.nn.utils import skip_init
 
 from rsclip import adapt, weights
 from rsclip.store import replacing
@@ -232,7 +233,7 @@ def image_features(model: torch.nn.Module, images: Tensor) -> tuple[Tensor, Tens
 def _identity_like(linear: torch.nn.Linear) -> torch.nn.Linear:
     """A layer that hands on what `linear` would get; attention takes its weight, so it cannot be left out."""
     width, like = linear.in_features, linear.weight
-    same = torch.nn.Linear(width, width, device=like.device, dtype=like.dtype)
+    same = skip_init(torch.nn.Linear, width, width, device=like.device, dtype=like.dtype)
     same.weight = torch.nn.Parameter(torch.eye(width, device=like.device, dtype=like.dtype))
     same.bias = torch.nn.Parameter(torch.zeros(width, device=like.device, dtype=like.dtype))
     return same

@@ -74,7 +74,7 @@ def main() -> None:
         make(dump, options.images)
         words = ["convert", str(dump), "--format", "folders", "--images", "*/*.*", "-o", str(table)]
         process([sys.executable, "-m", "rsdata", *words])
-        print(f"{'images/s':<12}{'bare loop':>12}{'rsclip':>10}{'ratio':>8}")
+        print("| images/s | bare loop | rsclip | ratio |\n|---|---|---|---|")
         for name in options.model:
             clip = model.create(name)
             clip.model.eval().to(options.device)
@@ -85,7 +85,7 @@ def main() -> None:
             ][1:]
             loop, table_read = (statistics.median(each) for each in zip(*turns, strict=True))
             speeds = options.images / loop, options.images / table_read
-            print(f"{name:<12}{speeds[0]:12.1f}{speeds[1]:10.1f}{loop / table_read:8.3f}", flush=True)
+            print(f"| {name} | {speeds[0]:.1f} | {speeds[1]:.1f} | {loop / table_read:.3f} |", flush=True)
 
 
 if __name__ == "__main__":
