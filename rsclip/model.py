@@ -233,7 +233,9 @@ def image_features(model: torch.nn.Module, images: Tensor) -> tuple[Tensor, Tens
 def _identity_like(linear: torch.nn.Linear) -> torch.nn.Linear:
     """A layer that hands on what `linear` would get; attention takes its weight, so it cannot be left out."""
     width, like = linear.in_features, linear.weight
-    same = skip_init(torch.nn.Linear, width, width, device=like.device, dtype=like.dtype)
+    same: torch.nn.Linear = skip_init(  # type: ignore[no-untyped-call]
+        torch.nn.Linear, width, width, device=like.device, dtype=like.dtype
+    )
     same.weight = torch.nn.Parameter(torch.eye(width, device=like.device, dtype=like.dtype))
     same.bias = torch.nn.Parameter(torch.zeros(width, device=like.device, dtype=like.dtype))
     return same
