@@ -18,8 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.func import functional_call
-from torch.nn.functional import normalize
-from torch.nn.utils import skip_init
+from torch.nn.functional import normalize, scaled_dot_product_attention
 
 from rsclip import adapt, weights
 from rsclip.store import replacing
@@ -218,10 +217,10 @@ def image_features(model: torch.nn.Module, images: Tensor) -> tuple[Tensor, Tens
             tower = visual(images)
         joint = tower @ visual.proj
     elif isinstance(visual, ModifiedResNet):
-        head = visual.attnpool.c_proj
-        with _replaced(visual.attnpool, "c_proj", _identity_like(head)):
-            tower = visual(images)
-        joint = head(tower)
+        with _replaced(visual, "attnpool", torch.nn.Identity()):
+            grid = visual(images)
+        tower = _pooled(visual.attnpool, grid)
+        joint = visual.attnpool.c_proj(tower)
     elif hasattr(visual, "trunk"):
         tower = visual.trunk(images)
         joint = visual.head(tower)
@@ -230,15 +229,24 @@ def image_features(model: torch.nn.Module, images: Tensor) -> tuple[Tensor, Tens
     return tower if tower.ndim == 2 else joint, normalize(joint, dim=-1)
 
 
-def _identity_like(linear: torch.nn.Linear) -> torch.nn.Linear:
-    """A layer that hands on what `linear` would get; attention takes its weight, so it cannot be left out."""
-    width, like = linear.in_features, linear.weight
-    same: torch.nn.Linear = skip_init(  # type: ignore[no-untyped-call]
-        torch.nn.Linear, width, width, device=like.device, dtype=like.dtype
+def _pooled(pool: Any, grid: Tensor) -> Tensor:
+    """What open_clip's attention pool hands to its c_proj: float [images, width] of a [images, width, h, w].
+
+    Of the mean token alone: the pool itself works out all, and then drops all but that.
+    """
+    tokens = grid.flatten(2).transpose(1, 2)
+    tokens = torch.cat([tokens.mean(1, keepdim=True), tokens], 1) + pool.positional_embedding.to(grid.dtype)
+
+    def heads(projected: Tensor) -> Tensor:
+        return projected.reshape(len(grid), -1, pool.num_heads, grid.shape[1] // pool.num_heads).transpose(
+            1, 2
+        )
+
+    query, key, value = (
+        heads(layer(each))
+        for layer, each in ((pool.q_proj, tokens[:, :1]), (pool.k_proj, tokens), (pool.v_proj, tokens))
     )
-    same.weight = torch.nn.Parameter(torch.eye(width, device=like.device, dtype=like.dtype))
-    same.bias = torch.nn.Parameter(torch.zeros(width, device=like.device, dtype=like.dtype))
-    return same
+    return scaled_dot_product_attention(query, key, value).flatten(1)
 
 
 @contextmanager
