@@ -19,7 +19,6 @@ from tqdm import tqdm
 from rsclip.encode import Encoder, Floats
 from rsdata import places, rasters
 from rsdata.errors import RsdataError
-from rsdata.pictures import decoding
 
 GRID = 64
 """Patches across, and down (RemoteCLIP, section IV-D)."""
@@ -87,7 +86,7 @@ def read(path: Path) -> Image.Image:
                 raise RsdataError(
                     f"{path}: {width}x{height} is more than {rasters.MAX_DECODED} pixels: cut it first"
                 )
-            with decoding():
+            with rasters.decoding():
                 return picture.convert("RGB")
     except OSError as error:
         raise RsdataError(f"{path}: {error.strerror or error}") from error

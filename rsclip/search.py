@@ -29,7 +29,6 @@ from rsclip import features, store
 from rsclip.encode import Encoder, Floats, digest
 from rsdata import places, rasters, tables
 from rsdata.errors import RsdataError
-from rsdata.pictures import decoding
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 """Of a contact sheet, by suffix."""
@@ -152,7 +151,7 @@ def _thumbnail(data: bytes | None) -> Image.Image | None:
             return None
         scale = SIDE / max(image.size)
         size = [max(1, round(side * scale)) for side in image.size]
-        with image, decoding():
+        with image, rasters.decoding():
             image.draft("RGB", (SIDE, SIDE))
             return image.convert("RGB").resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
     except OSError:

@@ -1,9 +1,14 @@
-"""Files of weights as users have them, read without running any code of theirs, into open_clip's models."""
+"""Files of weights as users have them, read without running any code of theirs, into open_clip's models.
+
+torch.jit.load is no way to read a TorchScript archive: its modules restore themselves by methods of their
+own, which can write files. Here only the pickle of its attributes is read, and of that only tensors.
+"""
 
 from __future__ import annotations
 
+import io
+import pickle
 import re
-import warnings
 import zipfile
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -85,9 +90,7 @@ def _load(path: Path) -> Mapping[str, Any]:
         if head[8:] == b"{":  # safetensors: eight bytes of length, then JSON
             return load_file(path)
         if _is_torchscript(path):
-            with warnings.catch_warnings(action="ignore", category=FutureWarning):  # torch.jit is deprecated
-                module: torch.nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
-            return module.state_dict()
+            return _attributes(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip, safetensors and torch errors share no ancestor
         if code := re.search(r"GLOBAL (\S+)", str(error)):
@@ -104,6 +107,70 @@ def _is_torchscript(path: Path) -> bool:
         return False
     with zipfile.ZipFile(path) as archive:
         return any(name.endswith("/constants.pkl") or "/code/" in name for name in archive.namelist())
+
+
+class _Object:
+    """A module of a TorchScript archive: its attributes, and none of its code."""
+
+
+class _Unpickler(pickle.Unpickler):
+    """Makes tensors, containers and _Objects; anything else is refused."""
+
+    def __init__(self, archive: zipfile.ZipFile, folder: str) -> None:
+        super().__init__(io.BytesIO(archive.read(f"{folder}/data.pkl")))
+        self._archive, self._folder = archive, folder
+
+    def find_class(self, module: str, name: str) -> Any:
+        """What a global of the pickle stands for. Raises UnpicklingError."""
+        if module.startswith("__torch__"):
+            return type(name, (_Object,), {})
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _tensor
+        if module == "torch" and name in _STORAGES:
+            return _STORAGES[name]
+        if (module, name) == ("collections", "OrderedDict"):
+            return dict
+        if module == "torch.jit._pickle" and name.startswith("build_"):
+            return list
+        raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")
+
+    def persistent_load(self, saved: Any) -> Tensor:
+        """The numbers of a storage, of which tensors are parts."""
+        _, dtype, key, _, count = saved
+        data = bytearray(self._archive.read(f"{self._folder}/data/{key}"))
+        return torch.frombuffer(data, dtype=dtype, count=count) if count else torch.empty(0, dtype=dtype)
+
+
+_STORAGES = {
+    "FloatStorage": torch.float32, "HalfStorage": torch.float16, "BFloat16Storage": torch.bfloat16,
+    "DoubleStorage": torch.float64, "LongStorage": torch.int64, "IntStorage": torch.int32,
+    "ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}  # fmt: skip
+
+
+def _tensor(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
+    return storage.as_strided(size, stride, offset)
+
+
+def _attributes(path: Path) -> dict[str, Tensor]:
+    """The tensors of a TorchScript archive by their names, as state_dict has them."""
+    with zipfile.ZipFile(path) as archive:
+        pickled = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+        root = _Unpickler(archive, pickled.removesuffix("/data.pkl")).load()
+    found: dict[str, Tensor] = {}
+    left, seen = [("", root)], set[int]()
+    while left:
+        prefix, module = left.pop()
+        if id(module) in seen:  # else a module that holds itself would never end
+            continue
+        seen.add(id(module))
+        for name, value in vars(module).items() if isinstance(module, _Object) else ():
+            if isinstance(value, Tensor):
+                found[prefix + name] = value
+            elif isinstance(value, _Object):
+                left.append((f"{prefix}{name}.", value))
+    return found
 
 
 def _open_clip_name(name: str) -> str:

@@ -42,7 +42,7 @@ def caption(
     """
     if template != "none":
         box_to_caption.check(template, large_count=large_count)
-    manifest = tables.manifest(table)
+    manifest = tables.manifest(table, whole=True)
     if places.same(output, table):
         raise TableError(f"{output}: the table is read while the new one is written; name another folder")
     choice = {"captions": template, "large_count": large_count, "seed": seed}
@@ -120,6 +120,8 @@ def _recaptioned(rows: pa.Table, about: Mapping[str, Any], words: Mapping[str, W
     held = (rows[name].to_pylist() for name in columns)
     values = zip(*held, _boxes(rows["objects"], polygons), strict=True)
     for image_id, dataset, width, height, gsd, cover, old, source, boxes in values:
+        if dataset not in words:
+            raise TableError(f"{image_id}: dataset {dataset!r:.100} is not in the metadata (rsdata repair)")
         if source != HUMAN and about["captions"] == "none":
             old, source = [], None
         elif source != HUMAN or replaced:

@@ -15,13 +15,17 @@ import numpy as np
 
 from rsdata.classes import Classes
 from rsdata.columns import Boxes, Columns
-from rsdata.records import Box, Record, Rejection
+from rsdata.records import LONGEST_NAME, Box, Record, Rejection
 
 Number: TypeAlias = Any
 """A float, or an array of them."""
 
 _LARGEST = float(np.finfo(np.float32).max)
 """What lies beyond is infinite in a table."""
+_WIDEST = 2.0**31 - 128
+"""The border of an image of unknown size: the largest float32 that is a width in a table, an int32."""
+_FINE = 2.0**-22
+"""A side that is smaller a share of its coordinate may be none in a table, whose numbers are float32."""
 MIN_VISIBLE = 0.2
 """A box cut by the border stays where at least this share of its area, and a pixel, is inside (E13)."""
 
@@ -51,9 +55,9 @@ def boxes(
 
     Unknown classes (E17), ignored ones (E19), numbers that are not finite (E06), inverted edges (E11),
     no extent (E12), partly (E13) or wholly (E14) outside, exact duplicates (E15), self-crossing
-    quadrilaterals (E20). Without width and height nothing is known to be outside.
+    quadrilaterals (E20). Without width and height only what no image could hold is outside.
     """
-    right, bottom = float(width or math.inf), float(height or math.inf)
+    right, bottom = (min(float(side or _WIDEST), _WIDEST) for side in (width, height))
     if isinstance(record.boxes, Boxes) and (width, height) == (record.width, record.height):
         if _sound_images(record.boxes.columns)[record.boxes.image]:
             return record.boxes, []
@@ -72,7 +76,7 @@ def boxes(
         if "ignored" in box.flags or (not box.label and classes.ignores(box.raw_label)):
             note("dropped", "E19", f"ignored ({box.raw_label})")
         elif not box.label:
-            note("dropped", "E17", f"unknown class {box.raw_label!r}")
+            note("dropped", "E17", f"unknown class {_shown(box.raw_label)}")
         elif not _is_finite(box):
             note("dropped", "E06", f"{box.raw_label}: a coordinate is not finite")
         elif key in seen:
@@ -88,6 +92,11 @@ def boxes(
                 seen.add(cut)
                 kept.append(mended)
     return kept, found
+
+
+def _shown(label: str) -> str:
+    """A label in quotes, one that is too long for a name by its beginning."""
+    return repr(label) if len(label) <= LONGEST_NAME else f"{label[:40]!r}… ({len(label):,} characters)"
 
 
 def _key(box: Box) -> tuple[object, ...]:
@@ -112,6 +121,9 @@ def _mend(box: Box, right: float, bottom: float, note: Callable[[str, str, str],
     if width <= 0 or height <= 0:
         note("dropped", "E14", f"{as_read}: outside the image of {right:g}x{bottom:g}")
         return None
+    if any(np.float32(low) == np.float32(high) for low, high in zip(inside[:2], inside[2:], strict=True)):
+        note("dropped", "E12", f"{as_read}: no width or no height as float32")
+        return None
     if inside != (xmin, ymin, xmax, ymax):
         share = width / (xmax - xmin) * (height / (ymax - ymin))
         if share < MIN_VISIBLE or width * height < 1:
@@ -134,12 +146,13 @@ def _mend(box: Box, right: float, bottom: float, note: Callable[[str, str, str],
 
 def _are_sound(boxes: Sequence[Box], right: float, bottom: float) -> bool:
     """Whether nothing is to be said of any of these boxes."""
-    right, bottom = min(right, _LARGEST), min(bottom, _LARGEST)
     for label, _, xmin, ymin, xmax, ymax, polygon, flags in boxes:
         if not (
             label
             and 0 <= xmin < xmax <= right
             and 0 <= ymin < ymax <= bottom
+            and xmax - xmin > _FINE * xmax
+            and ymax - ymin > _FINE * ymax
             and "ignored" not in flags
             and (
                 polygon is None
@@ -158,9 +171,10 @@ def _sound_images(columns: Columns) -> Sequence[bool]:
     raws = {raw: number for number, (_, raw, _) in enumerate(columns.names)}
     classed = np.array([raws[raw] for _, raw, _ in columns.names], np.uint64)[columns.codes]
     xmin, ymin, xmax, ymax = columns.edges.T
-    right, bottom = np.minimum(columns.sizes, _LARGEST)[owner].T
+    right, bottom = np.minimum(columns.sizes, _WIDEST)[owner].T
     sound = labelled[columns.codes]
     sound &= (xmin >= 0) & (xmin < xmax) & (xmax <= right) & (ymin >= 0) & (ymin < ymax) & (ymax <= bottom)
+    sound &= (xmax - xmin > _FINE * xmax) & (ymax - ymin > _FINE * ymax)
     values, ends = columns.polygons.values.to_numpy(), columns.polygons.offsets.to_numpy()
     lengths = np.diff(ends)
     finite = np.abs(values) <= _LARGEST

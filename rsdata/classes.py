@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 
+from rsdata.records import LONGEST_NAME
+
 _LOOSE = re.compile(r"[-_\s]+")
 
 
@@ -14,7 +16,8 @@ class Classes(dict[str, str]):
     Labels are compared with case, `-`, `_` and blanks folded away, because mirrors of one dataset differ in
     them ("Expressway-toll-station", "expressway toll station"). Without a recipe (`nouns` None) a label is
     its own noun, unless it is a mere number; with `keep_unknown` so is one that a recipe leaves out.
-    `ignored` are labels that are known and not wanted.
+    `ignored` are labels that are known and not wanted. A label of more than
+    LONGEST_NAME characters has no noun.
     """
 
     def __init__(
@@ -28,6 +31,8 @@ class Classes(dict[str, str]):
         self._folded_ignored = frozenset(map(_fold, ignored))
 
     def __missing__(self, raw: str) -> str:
+        if len(raw) > LONGEST_NAME:
+            return ""
         folded = _fold(raw)
         if folded in self._folded_ignored:
             noun = ""

@@ -57,7 +57,7 @@ def clean(
     `output` is taken; RsdataError where it cannot be written.
     """
     check(sources, output, overwrite)
-    manifests = [tables.manifest(source) for source in sources]
+    manifests = [tables.manifest(source, whole=True) for source in sources]
     about = _about([tables.about(source) for source in sources], output, decision)
     captions = _captions(sources, decision.merged) if merge_captions else {}
     with tables.staged(output, overwrite) as staging, ExitStack() as stack:
@@ -133,9 +133,9 @@ def _copy(task: _Task) -> _Copied:
                 if not stays.any():
                     continue
                 group = shard.read_row_group(number)
-                if group.column_names != SCHEMA.names:
+                if not group.schema.remove_metadata().equals(SCHEMA):
                     raise TableError(f"{task.source}: not the columns of this version (rsdata repair)")
-                group = group.filter(pa.array(stays))
+                group = tables.sound(task.source, group.filter(pa.array(stays)))
                 if task.captions:
                     group = _with_captions(group, task.captions)
                 _count(group, counts, classes)

@@ -87,7 +87,7 @@ def _groups(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Tab
             if not shard.schema_arrow.remove_metadata().equals(SCHEMA):
                 raise TableError(f"{path}: not the columns of a table; see rsdata validate, rsdata repair")
             for group in range(shard.num_row_groups):
-                yield shard.read_row_group(group, columns)
+                yield tables.sound(path, shard.read_row_group(group, columns))
     except (pa.ArrowException, OSError) as error:
         raise TableError(f"{path}: damaged: {error}") from error
 
@@ -102,8 +102,6 @@ def _items(table: Path, counts: Counter[str], to: str) -> Iterator[Item]:
                     raise TableError(f"{table}: has no image bytes (--no-images), which {to} needs")
                 if not tables.SPLIT.fullmatch(row["split"] or ""):
                     raise TableError(f"{path}: split {row['split']!r} cannot name a folder")
-                if row["objects"] is None or row["captions"] is None:
-                    raise TableError(f"{path}: {row['image_id']}: null objects or captions (rsdata repair)")
                 boxes = [Box(**held) for held in row["objects"]]
                 name = _name(row, data, taken)
                 record = Record(name, boxes, row["width"], row["height"], row["captions"], row["label"])
@@ -121,7 +119,7 @@ def _name(row: Mapping[str, Any], data: bytes | None, taken: set[str]) -> str:
     prefix = f"{row['dataset']}/{row['split']}/"
     stem = f"{row['dataset']}/{identity.removeprefix(prefix)}"
     parts = [_part(part) for part in stem.split("/")]
-    suffix = _suffix(data) if data is not None else Path(row["image"]["path"]).suffix
+    suffix = _suffix(data) if data is not None else Path(row["image"]["path"] or "").suffix
     name = stem = "/".join(parts)
     number = 1
     while _key(name).casefold() in taken:

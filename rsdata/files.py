@@ -26,6 +26,10 @@ from rsdata.errors import AnnotationError, RecipeError
 from rsdata.records import Rejection
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2")
+LABEL = 64 << 20
+"""Bytes of a label or list file: no image has more, and to parse them takes up to 16 times the memory."""
+DOCUMENT = 2 << 30
+"""Bytes of a file that describes many images."""
 _LITTER = ("Thumbs.db", "desktop.ini", "__MACOSX")
 
 
@@ -73,7 +77,7 @@ class Dump:
                 path = prefix + entry.name
                 if not self._is_unicode(path):
                     continue
-                if entry.is_symlink() and not _leads_into(entry.path, real_root):
+                if entry.is_symlink() and not leads_into(entry.path, real_root):
                     why = "a link that leaves the dump: name the folder it points to as the source"
                     self._refuse(path, why)
                 elif entry.is_dir(follow_symlinks=False):
@@ -183,7 +187,8 @@ def _is_unicode(text: str) -> bool:
     return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def _leads_into(link: str, folder: Path) -> bool:
+def leads_into(link: str | Path, folder: Path) -> bool:
+    """Whether a path, links followed, lies in `folder`, whose own links are."""
     # Not Path.resolve, which raises on a link to itself.
     return Path(os.path.realpath(link)).is_relative_to(folder)
 
@@ -248,13 +253,13 @@ def star_choices(pattern: str) -> list[list[str] | None]:
     return [token[1:-1].split(",") if token.startswith("{") else None for token in tokens]
 
 
-def read_text(root: Path, path: str) -> tuple[str, str]:
+def read_text(root: Path, path: str, most: int = LABEL) -> tuple[str, str]:
     """The text of an annotation file and the encoding that fitted; line ends become a newline.
 
     Tried in turn: UTF-8 (a BOM is dropped), UTF-16 with a BOM, GB18030, Latin-1 (E02, E03).
-    Raises AnnotationError where the file cannot be read.
+    Raises AnnotationError where the file cannot be read, or has more than `most` bytes.
     """
-    text, encoding = decode(read_bytes(root, path))
+    text, encoding = decode(read_bytes(root, path, most))
     return text.replace("\r\n", "\n").replace("\r", "\n"), encoding
 
 
@@ -262,29 +267,34 @@ def _read(path: str) -> bytes:
     """A file of this machine, in as few calls as can be: of small ones pathlib makes the better part."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
+        if os.fstat(descriptor).st_size > LABEL:
+            raise OSError("too large")
         return b"".join(iter(lambda: os.read(descriptor, _SMALL), b""))
     finally:
         os.close(descriptor)
 
 
 def read_all(root: Path, paths: Sequence[str]) -> list[bytes | None]:
-    """Files as they are, None for one that cannot be read."""
+    """Label files as they are, None for one that cannot be read."""
     found: list[bytes | None] = []
     for path in paths:
         try:
             if places.is_local(root):
                 found.append(_read(f"{root}/{path}"))
             else:
-                found.append(places.read_bytes(root / path))
+                found.append(places.read_bytes(root / path, LABEL))
         except OSError:
             found.append(None)
     return found
 
 
-def read_bytes(root: Path, path: str) -> bytes:
-    """An annotation file as it is. Raises AnnotationError where it cannot be read."""
+def read_bytes(root: Path, path: str, most: int = LABEL) -> bytes:
+    """An annotation file as it is.
+
+    Raises AnnotationError where it cannot be read, or has more than `most` bytes, before any is read.
+    """
     try:
-        return places.read_bytes(root / path)
+        return places.read_bytes(root / path, most)
     except OSError as error:
         raise AnnotationError(path, 0, f"cannot be read: {error.strerror or error}") from error
 
@@ -329,6 +339,11 @@ _LONE_SURROGATE = re.compile(
 )
 
 
+def without_lone_surrogates(text: str) -> str:
+    """JSON in which half of a surrogate pair, which no table can hold, is U+FFFD."""
+    return _LONE_SURROGATE.sub(r"\\ufffd", text) if "\\ud" in text or "\\uD" in text else text
+
+
 def scan_json(text: str, path: str) -> Iterator[Element]:
     """The elements of the arrays of a top-level JSON object, in order, each with its line.
 
@@ -337,8 +352,7 @@ def scan_json(text: str, path: str) -> Iterator[Element]:
     AnnotationError (E01) at the line where the text stops being JSON.
     """
     at, line, counted = 0, 1, 0
-    if "\\ud" in text or "\\uD" in text:
-        text = _LONE_SURROGATE.sub(r"\\ufffd", text)
+    text = without_lone_surrogates(text)
 
     def skip(position: int) -> int:
         hit = _SPACE.match(text, position)
@@ -414,11 +428,11 @@ def element_lines(root: Path, path: str, element: str) -> Sequence[int]:
     lines = array("q")
     with suppress(AnnotationError, OSError):
         if path.lower().endswith(".xml"):
-            lines.extend(_xml_lines(read_text(root, path)[0], element))
-        elif (found := _json_lines(read_bytes(root, path), element)) is not None:
+            lines.extend(_xml_lines(read_text(root, path, DOCUMENT)[0], element))
+        elif (found := _json_lines(read_bytes(root, path, DOCUMENT), element)) is not None:
             lines.extend(found)
         else:
-            for item in scan_json(read_text(root, path)[0], path):
+            for item in scan_json(read_text(root, path, DOCUMENT)[0], path):
                 if item.key == element and item.index >= 0:
                     lines.append(item.line)
     return lines

@@ -77,7 +77,10 @@ def benchmarks(sources: Sequence[Source], wanted: Collection[str]) -> list[Bench
 
 def _benchmark(source: Source, wanted: Collection[str]) -> Benchmark:
     columns = [name for name in fingerprints.FINGERPRINT.names if name not in ("human", "objects")]
-    table = pa.concat_tables(fingerprints.read(source, columns))
+    batches = list(fingerprints.read(source, columns))
+    if not batches:
+        raise TableError(f"{source.path}: no image in it")
+    table = pa.concat_tables(batches)
     held = sorted(filter(None, table["split"].unique().to_pylist()))
     splits = [split for split in held if (split in wanted if wanted else split != "train")] or (
         [] if wanted else held

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-import warnings
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -21,7 +21,6 @@ import numpy as np
 from PIL import Image
 
 from rsdata import places, rasters
-from rsdata.errors import RsdataError
 from rsdata.hashing import Hashes, Sample, finished, sample
 from rsdata.rasters import Rendering
 from rsdata.tiles import Window
@@ -35,6 +34,8 @@ _PATCHES, _PATCH = 8, 128
 """The percentiles of a scene are those of 8 x 8 patches of 128 pixels, evenly spread: to read it all for them
 would take as long as to cut it."""
 _STRETCH = (2.0, 98.0)
+_LARGEST = 1 << 30
+"""Bytes of a picture that is kept as it was shipped."""
 _DEGREE = 111_320.0
 """Metres of a degree of latitude."""
 
@@ -71,7 +72,6 @@ class Place(NamedTuple):
     def footprint(self, window: Window) -> tuple[bytes, float] | None:
         """(WKB of a lon/lat polygon, metres per pixel) of a part, None where the CRS does not reach there."""
         from rasterio.errors import RasterioError
-        from rasterio.warp import transform
         from shapely import Polygon, to_wkb
 
         left, top, right, bottom = window.x, window.y, window.x + window.width, window.y + window.height
@@ -79,7 +79,7 @@ class Place(NamedTuple):
             self.transform @ corner for corner in ((left, top), (right, top), (right, bottom), (left, bottom))
         ]
         try:
-            lon, lat = transform(self.crs, "EPSG:4326", *map(list, zip(*corners, strict=True)))
+            lon, lat = rasters.transformed(self.crs, "EPSG:4326", *map(list, zip(*corners, strict=True)))
             scale = 1.0 if self.crs.is_geographic else self.crs.linear_units_factor[1]
         except (RasterioError, ValueError):
             return None
@@ -99,6 +99,8 @@ def look(path: Path, rendering: Rendering) -> Picture:
     with places.opened(path) as file:
         image = rasters.open_image(file)
         if image is not None and rendering.is_plain and _is_plain(image):
+            if (size := file.seek(0, io.SEEK_END)) > _LARGEST:
+                raise OSError(f"{size:,} bytes, of which a table holds at most {_LARGEST:,}")
             file.seek(0)
             return _as_shipped(path, file.read(), rendering)
     with opened(path, rendering) as scene:
@@ -127,7 +129,7 @@ def _as_shipped(path: Path, data: bytes, rendering: Rendering) -> Picture:
         if rendering.scaled(width, height) != (width, height):
             raise OSError(f"{_too_large(width, height)}: too many to scale it down")
         return Picture(data, width, height, None, digest, None, geometry, gsd)
-    with image, decoding():
+    with image, rasters.decoding():
         turned = _turned(image)
         if (size := rendering.scaled(width, height)) != (width, height):
             image.draft(image.mode, size)  # a JPEG is decoded at the scale next above
@@ -167,19 +169,6 @@ def _turned(image: Image.Image) -> int | None:
     return None if turned == 1 else turned
 
 
-@contextmanager
-def decoding() -> Iterator[None]:
-    """Decoders raise whatever a damaged file makes them stumble over: here it becomes OSError."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what a damaged file means is told by its rejection
-            yield
-    except (OSError, RsdataError):
-        raise
-    except Exception as error:
-        raise OSError(f"{type(error).__name__}: {error}") from error
-
-
 class Scene:
     """An image of which parts are asked for. width, height: without the border; full: with it."""
 
@@ -197,7 +186,7 @@ class Scene:
     def picture(self, window: Window) -> Picture | None:
         """A part of the scene, None where it holds no data. Raises OSError where it cannot be decoded."""
         window = window._replace(x=window.x + self._border, y=window.y + self._border)
-        with decoding():
+        with rasters.decoding():
             image = self._crop(window)
             if image is None:
                 return None
@@ -220,7 +209,7 @@ class _Decoded(Scene):
         self, image: Image.Image, rendering: Rendering, place: Place | None = None, lossy: bool = False
     ) -> None:
         super().__init__(image.size, rendering, place, lossy or _is_jpeg(image))
-        with decoding():
+        with rasters.decoding():
             self.turned = _turned(image)
             image.load()
             self._image = image if image.mode in ("L", "RGB") else image.convert(_eight_bits(image.mode))
@@ -379,10 +368,21 @@ def _film(path: Path, _changed: int, _size: int) -> _Film:
     return _Film(path)
 
 
+_FILM = re.compile(
+    rb".{4}(ftyp|moov|mdat|wide|free|skip|pnot)|RIFF.{4}AVI "  # QuickTime, MP4; AVI
+    rb"|\x1aE\xdf\xa3|\0\0\x01[\xba\xb3]|G.{11}|FLV\x01|0&\xb2u",  # Matroska, MPEG, Flash, Windows Media
+    re.DOTALL,
+)
+"""How films begin. A playlist, which FFmpeg would follow to other files and addresses, is none."""
+
+
 class _Film:
     """A film, decoded forward: seeking is not exact in every codec."""
 
     def __init__(self, path: Path) -> None:
+        with places.opened(path) as file:
+            if not _FILM.match(file.read(12)):
+                raise OSError("a film that cannot be decoded")
         self._disk = places.on_disk(path)
         self._name = self._disk.__enter__()  # a copy, if it is one, lasts as long as this film
         self._rewind()
@@ -390,7 +390,7 @@ class _Film:
     def _rewind(self) -> None:
         import cv2
 
-        self._capture, self._next = cv2.VideoCapture(self._name), 0
+        self._capture, self._next = cv2.VideoCapture(self._name, cv2.CAP_FFMPEG), 0
         if not self._capture.isOpened():
             raise OSError("a film that cannot be decoded")
 

@@ -14,7 +14,6 @@ import stat
 import tarfile
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -27,8 +26,8 @@ _ZIP, _TAR = (".zip",), (".tar",)
 _PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".gz", ".bz2", ".xz", ".rar", ".7z", ".zst")
 _STAMPS = ("ETag", "etag", "oid", "blob_id", "LastModified", "mtime")
 """What stores call that which differs once a file has changed."""
-_DAMAGED = (zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError)
-"""What a zip archive raises that is damaged, or encrypted."""
+_EXPANDED, _RATIO = 1 << 30, 100
+"""A member of a zip archive that expands to more bytes, and by more than so many times, is a bomb."""
 _SPOOLED = 64 << 20
 """Bytes of a file from elsewhere that are held in memory; what is larger goes to a file without a name."""
 
@@ -86,7 +85,9 @@ def root(source: Path) -> Path:
         if name.endswith((*_ZIP, *_TAR)):
             opened_archive(source)
             return cast(Path, Member(source, ""))
-    except (OSError, zipfile.BadZipFile, tarfile.TarError) as error:
+    except RecipeError:
+        raise
+    except Exception as error:  # zipfile and tarfile raise whatever a damaged index makes them stumble over
         raise RecipeError(f"{source}: cannot be read: {error}") from error
     if name.endswith(_PACKED):
         raise RecipeError(
@@ -216,12 +217,17 @@ class _Zip(_Archive):
         super().__init__()
         self._zip = zipfile.ZipFile(file)
         for info in self._zip.infolist():
-            if info.is_dir():
+            if not info.filename or info.is_dir():
                 continue
             if stat.S_ISLNK(info.external_attr >> 16):
                 self._refused.append((info.filename, "a link in an archive"))
             elif _escapes(info.filename):
                 self._refused.append((info.filename, "a path that leaves the archive"))
+            elif info.file_size > max(_EXPANDED, _RATIO * info.compress_size):
+                why = (
+                    f"{info.compress_size:,} bytes that expand to {info.file_size:,}: unpack it, if meant so"
+                )
+                self._refused.append((info.filename, why))
             else:
                 self.files[info.filename] = (info.file_size, info.CRC)
 
@@ -229,7 +235,9 @@ class _Zip(_Archive):
         try:
             with self._zip.open(path) as file:
                 shutil.copyfileobj(file, copy, 1 << 20)
-        except _DAMAGED as error:
+        except OSError:
+            raise
+        except Exception as error:  # damaged, encrypted, or packed by a method that is not known
             raise OSError(f"cannot be read from its archive: {error}") from error
 
 
@@ -242,6 +250,8 @@ class _Tar(_Archive):
         self._offsets: dict[str, int] = {}
         with tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
+                if member.size < 0:  # with which the next member would be this one again
+                    raise tarfile.ReadError(f"{member.name!r} has a negative size")
                 try:
                     safe = tarfile.data_filter(member, "/nowhere")
                 except tarfile.FilterError as error:
@@ -321,9 +331,11 @@ def _open(path: Path) -> IO[bytes]:
     return cast(IO[bytes], copy)
 
 
-def read_bytes(path: Path) -> bytes:
-    """All of a file. Raises OSError."""
+def read_bytes(path: Path, most: int | None = None) -> bytes:
+    """All of a file. Raises OSError, also where it has more than `most` bytes; of a URL that is not asked."""
     if is_local(path) or isinstance(path, Member):
+        if most is not None and (size := path.stat().st_size) > most:
+            raise OSError(f"{size:,} bytes, expected at most {most:,}")
         return path.read_bytes()
     with remote():
         return bytes(cast(Any, path).fs.cat_file(cast(Any, path).path))

@@ -15,6 +15,9 @@ from rsdata.files import Dump, Match, fold
 from rsdata.recipes import Layout, Recipe
 from rsdata.records import Record, Rejection
 
+_SPLIT_NAME = 48
+"""Characters of a split's name that a document gives: it names files, of which a name has 255 bytes."""
+
 
 class Unit(NamedTuple):
     """One image to convert. name: unique within dataset and split. record: set where it has been read.
@@ -362,7 +365,8 @@ class Plan:
         self, item: Record, split: str, layout: Layout, document: str, folders: Sequence[str]
     ) -> Iterator[Unit | Rejection]:
         if split == "*":
-            split = re.sub(r"\W", "_", item.split or "unsplit")
+            named = 0 < len(item.split) <= _SPLIT_NAME
+            split = re.sub(r"\W", "_", item.split) if named else "unsplit"
         path = self.dump.find(item.image, folders)
         if self.wanted and split not in self.wanted:
             self._claimed.update([path] if path else [])

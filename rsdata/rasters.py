@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,9 +17,13 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from rsdata import places
+from rsdata.errors import RsdataError
 
 MAX_DECODED = 178_956_970
 """Pixels: larger images are not decoded (Pillow's own limit); their size still comes from the header."""
+
+_LARGEST = 2**31 - 1
+"""Pixels of a side: what a header declares beyond it fits no table, and no decoder."""
 
 LARGE = 64 << 20
 """Pixels: of larger images, windows are read from the file instead of the whole."""
@@ -27,6 +32,7 @@ _DRIVERS = {
     b"II*\0": "GTiff", b"MM\0*": "GTiff", b"II+\0": "GTiff", b"MM\0+": "GTiff",
     b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"\0\0\0\x0cjP": "JP2OpenJPEG",
 }  # fmt: skip
+_GRIDS = re.compile(r"(grids|file|init|catalog)=(?!@null)", re.IGNORECASE)
 _GDAL = {
     "GDAL_CACHEMAX": 256,  # MB: a row of windows over a scene 40,000 pixels wide
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no sidecar file changes what an image says
@@ -92,15 +98,27 @@ def _any_size() -> Iterator[None]:
 def open_image(file: bytes | IO[bytes]) -> Image.Image | None:
     """The image in a file or its bytes, header read, pixels not; None where Pillow knows no such format.
 
-    Raises OSError where the header is damaged.
+    Raises OSError where the header is damaged, or declares a side beyond all images.
     """
     with _any_size():
         try:
-            return Image.open(io.BytesIO(file) if isinstance(file, bytes) else file)
+            image = Image.open(io.BytesIO(file) if isinstance(file, bytes) else file)
         except UnidentifiedImageError:
             return None
         except (ValueError, SyntaxError, TypeError, KeyError, IndexError, OverflowError) as error:
             raise OSError(f"damaged header: {error}") from error
+    if max(image.size) > _LARGEST:
+        raise OSError(f"damaged header: {image.width}x{image.height} pixels")
+    if image.format == "TIFF" and getattr(image, "tile", None) and not _is_covered(image):
+        raise OSError("image file is truncated")  # Pillow would fill up what is missing
+    return image
+
+
+def _is_covered(image: Any) -> bool:
+    """Whether the strips or tiles that a TIFF names are as many as its pixels need."""
+    extents = [tile[1] for tile in image.tile]
+    covered = sum((right - left) * (bottom - top) for left, top, right, bottom in extents)
+    return bool(covered >= image.width * image.height)
 
 
 @contextmanager
@@ -127,6 +145,27 @@ def open_raster(path: Path) -> Iterator[Any]:
         except (RasterioError, ValueError, TypeError, MemoryError) as error:
             why = str(error) or str(error.__cause__ or type(error).__name__)
             raise OSError(why.replace(name, path.name)) from error
+
+
+def transformed(
+    source: Any, target: Any, xs: Sequence[float], ys: Sequence[float]
+) -> tuple[Sequence[float], Sequence[float]]:
+    """Points from one CRS to another.
+
+    Raises ValueError where that does not reach them, and where a CRS names files of grids, which PROJ would
+    open wherever they lie.
+    """
+    from rasterio.crs import CRS
+    from rasterio.warp import transform
+
+    for crs in (source, target):
+        if isinstance(crs, CRS) and _GRIDS.search(crs.to_wkt()):
+            raise ValueError("a CRS that names files of grids")
+    try:
+        east, north = transform(source, target, xs, ys)
+    except Exception as error:  # PROJ's own errors are of no public class
+        raise ValueError(f"a point that the CRS does not reach: {error}") from error
+    return east, north
 
 
 def is_whole(raster: Any, size: int) -> bool:
@@ -188,19 +227,28 @@ def _whole(path: Path) -> np.ndarray[Any, Any]:
         return _bands(raster, None)
 
 
+@contextmanager
+def decoding() -> Iterator[None]:
+    """Decoders raise whatever a damaged file makes them stumble over: here it becomes OSError."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what a damaged file means is told by its rejection
+            yield
+    except (OSError, RsdataError):
+        raise
+    except Exception as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
+
+
 def _decoded(image: Image.Image) -> np.ndarray[Any, Any]:
     if image.width * image.height > MAX_DECODED:
         raise OSError(f"{image.width}x{image.height} is more than {MAX_DECODED} pixels")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if image.mode == "LA":
-                image = image.getchannel("L")
-            elif image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
-                image = image.convert("RGB")
-            array = np.asarray(image)
-    except (ValueError, SyntaxError, TypeError, EOFError, IndexError) as error:
-        raise OSError(str(error)) from error
+    with decoding():
+        if image.mode == "LA":
+            image = image.getchannel("L")
+        elif image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+            image = image.convert("RGB")
+        array = np.asarray(image)
     return array.astype(np.uint8) if array.dtype == bool else array
 
 

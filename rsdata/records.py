@@ -18,6 +18,9 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+LONGEST_NAME = 256
+"""Characters of a label: what is longer names nothing, and would take minutes to put into the plural."""
+
 
 class Box(NamedTuple):
     """One object. Field order equals the struct fields of the `objects` column.

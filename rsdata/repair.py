@@ -21,7 +21,6 @@ import rsdata
 from rsdata import places, rasters, tables
 from rsdata.errors import TableError
 from rsdata.hashing import HASH_SPEC, Hashes, hashes
-from rsdata.pictures import decoding
 from rsdata.records import SCHEMA
 
 _OPTIONAL = (*Hashes._fields, "label", "sha256", "annotation", "gsd", "cover", "geometry", "caption_source")
@@ -111,11 +110,11 @@ def _cast(path: Path, group: pa.Table, anew: bool) -> pa.Table:
         values = (
             group[field.name].to_pylist() if field.name in group.column_names else [None] * group.num_rows
         )
-        if field.name in ("objects", "captions", "cover"):
-            values = [value if value is not None else [] for value in values]
         if anew and field.name in Hashes._fields:
             values = [held and getattr(held, field.name) for held in found]
         try:
+            if field.name in ("objects", "captions", "cover"):
+                values = [[part for part in value or () if part is not None] for value in values]
             columns.append(pa.array(map(_plain, values), field.type))
         except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
             raise TableError(f"{path}: column {field.name} does not fit {field.type}: {error}") from error
@@ -135,7 +134,7 @@ def _hash(data: bytes | None) -> Hashes | None:
         image = rasters.open_image(data) if data is not None else None
         if image is None or image.width * image.height > rasters.MAX_DECODED:
             return None
-        with decoding():
+        with rasters.decoding():
             return hashes(image, lambda: rasters.open_image(data or b""))
     except OSError:
         return None

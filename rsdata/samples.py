@@ -12,9 +12,10 @@ from __future__ import annotations
 import hashlib
 import inspect
 import random
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,7 +82,7 @@ def write(
     listed: defaultdict[str, list[str]] = defaultdict(list)
     written = []
     for sample in draw(recipe, images, seed, size, most, splits):
-        path = _made(folder / sample.image)
+        path = _made(folder, sample.image)
         _save(path, _framed(sample.scene.pixels, recipe), getattr(reader, "GEOREFERENCED", False))
         written.append(sample.image)
         if sample.layout.list:
@@ -91,21 +92,21 @@ def write(
             documents.setdefault(sample.annotation, (sample.layout, []))[1].append(record)
         elif _aligned(recipe):
             reader.write(
-                _made(folder / sample.annotation), sample.scene.mask, list(raws.values()), background(recipe)
+                _made(folder, sample.annotation), sample.scene.mask, list(raws.values()), background(recipe)
             )
             written.append(sample.annotation)
             if sample.instances:
-                reader.write_instances(_made(folder / sample.instances), _instances(sample.scene.mask))
+                reader.write_instances(_made(folder, sample.instances), _instances(sample.scene.mask))
                 written.append(sample.instances)
         elif reader.ONE_FILE == "image":
-            _write_records(recipe, _made(folder / sample.annotation), sample.layout, [record], path)
+            _write_records(recipe, _made(folder, sample.annotation), sample.layout, [record], path)
             written.append(sample.annotation)
     for document, (layout, records) in documents.items():
-        _write_records(recipe, _made(folder / document), layout, records)
+        _write_records(recipe, _made(folder, document), layout, records)
     if hasattr(reader, "accompany"):
         written += reader.accompany(folder, list(raws.values()))
     for name_list, names in listed.items():
-        _made(folder / name_list).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+        _made(folder, name_list).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
     return sorted([*written, *documents, *listed])
 
 
@@ -315,9 +316,13 @@ def _write_records(
     recipe.reader.write(path, named, **options)
 
 
-def _made(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
+def _made(folder: Path, name: str) -> Path:
+    """The path of a file to write, its folder made. Raises RecipeError where it is outside of `folder`."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or "\0" in name or re.match("[A-Za-z]:", name):
+        raise RecipeError(f"{name!r}: the recipe names a file outside of the dump, which is not written")
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    return folder / name
 
 
 _ENCODING: Mapping[str, Mapping[str, Any]] = {

@@ -25,6 +25,7 @@ try:
 except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -46,8 +47,10 @@ _STAGING = ".unfinished"
 PARTS = ("written", "duplicates", "leaks", "rejected")
 """What the images found are the sum of, in every manifest."""
 
-SPLIT = re.compile(r"\w[\w.-]*")
+SPLIT = re.compile(r"\w[\w.-]{0,99}")
 """What names a split, and so files and folders: of another program's table it may be anything."""
+SHARD = re.compile(r"data/[^/\\\0]+\.parquet")
+"""What names a shard in a manifest."""
 
 ROWS_PER_GROUP = 100
 BYTES_PER_GROUP = 64 << 20
@@ -319,7 +322,7 @@ def check_target(table: Path, overwrite: bool) -> None:
         held = {path.name for path in table.iterdir()}
         if held and MANIFEST not in held and _STAGING not in held:
             raise TableError(f"{table}: not empty, and not a table of ours; name another folder")
-        if MANIFEST in held and "rsdata" not in manifest(table):
+        if MANIFEST in held and "rsdata" not in _loaded(table):
             raise TableError(f"{table}: its {MANIFEST} is not ours; name another folder")
         if MANIFEST in held and not overwrite:
             raise TableError(
@@ -503,14 +506,31 @@ def card(manifest: Mapping[str, Any]) -> str:
     )
 
 
+class _Parquet(pq.ParquetFile):  # type: ignore[misc]
+    """A Parquet file whose content is judged as it is read: the format itself lets any bytes be a text."""
+
+    def read_row_group(self, *arguments: Any, **named: Any) -> pa.Table:
+        """As ParquetFile. Raises ArrowInvalid also for texts that are not UTF-8."""
+        return _judged(super().read_row_group(*arguments, **named))
+
+    def iter_batches(self, *arguments: Any, **named: Any) -> Iterator[pa.RecordBatch]:
+        """As ParquetFile. Raises ArrowInvalid also for texts that are not UTF-8."""
+        return map(_judged, super().iter_batches(*arguments, **named))
+
+
+def _judged(rows: Any) -> Any:
+    rows.validate(full=True)
+    return rows
+
+
 def parquet(path: Path) -> pq.ParquetFile:
     """A Parquet file to read from, wherever it lies."""
-    return pq.ParquetFile(**places.arrow(path))
+    return _Parquet(**places.arrow(path))
 
 
 def read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """A Parquet file as a whole."""
-    return pq.read_table(**places.arrow(path), columns=columns)
+    return _judged(pq.read_table(**places.arrow(path), columns=columns))
 
 
 def row_groups(
@@ -522,13 +542,36 @@ def row_groups(
     """
     try:
         with parquet(path) as shard:
-            if shard.schema_arrow.names != SCHEMA.names:
+            if not shard.schema_arrow.remove_metadata().equals(SCHEMA):
                 raise TableError(f"{path}: not the columns of this version: convert it again")
             for number in range(shard.num_row_groups):
-                if numbers is None or number in numbers:
-                    yield shard.read_row_group(number, columns)
+                if shard.metadata.row_group(number).num_rows and (numbers is None or number in numbers):
+                    yield sound(path, shard.read_row_group(number, columns))
     except (pa.ArrowException, OSError) as error:
         raise TableError(f"{path}: damaged: {error}") from error
+
+
+_NEVER_NULL = ("image_id", "dataset", "split", "image", "objects", "captions", "cover")
+_MAY_BE_NULL = ("polygon",)
+
+
+def sound(path: Path, group: pa.Table) -> pa.Table:
+    """Rows of SCHEMA, in which nothing is null that a table of ours never leaves so. Raises TableError."""
+    for name in group.column_names:
+        if name in _NEVER_NULL and _has_null(group[name].combine_chunks()):
+            raise TableError(f"{path}: a null in {name} (rsdata validate tells where, rsdata repair)")
+    return group
+
+
+def _has_null(column: pa.Array) -> bool:
+    if column.null_count:
+        return True
+    if pa.types.is_list(column.type):
+        return _has_null(column.flatten())
+    if pa.types.is_struct(column.type) and column.type != SCHEMA.field("image").type:
+        names = (field.name for field in column.type if field.name not in _MAY_BE_NULL)
+        return any(_has_null(column.field(name)) for name in names)
+    return False
 
 
 def schema_of(path: Path) -> pa.Schema:
@@ -544,34 +587,116 @@ def rows_in(path: Path) -> int:
 
 
 def about(table: Path) -> dict[str, Any]:
-    """The `rsdata` key of a table's first shard: dataset, template, seed, plurals, versions, licence."""
-    first = shards(table)[0]
+    """The `rsdata` key of a table's first shard: dataset, template, seed, plurals, versions, licence.
+
+    Raises TableError where there is none.
+    """
+    if not (held := shards(table)):
+        raise TableError(f"{table}: holds no shard")
+    first = held[0]
     try:
         metadata = schema_of(first).metadata or {}
     except (pa.ArrowException, OSError) as error:
         raise TableError(f"{first}: damaged: {error}") from error
     try:
-        return dict(json.loads(metadata[b"rsdata"]))
-    except (KeyError, ValueError) as error:
+        found = json.loads(metadata[b"rsdata"])
+        msgspec.convert(found, _About)
+        return dict(found)
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise TableError(f"{table}: written by another program: it lacks the rsdata metadata") from error
 
 
-def manifest(table: Path) -> dict[str, Any]:
+class _Split(msgspec.Struct):
+    files: list[str]
+    rows: int
+
+
+class _Dataset(msgspec.Struct):
+    images: dict[str, int]
+    objects: dict[str, int]
+    splits: dict[str, dict[str, int]] = {}
+    classes: dict[str, int] = {}
+    unclaimed: int = 0
+    paper: dict[str, Any] = {}
+
+
+class _Words(msgspec.Struct):
+    irregular: dict[str, str] = {}
+
+
+class _About(msgspec.Struct):
+    dataset: str
+    datasets: dict[str, _Words]
+    captions: str
+    versions: dict[str, str]
+
+
+class _Images(msgspec.Struct):
+    found: int
+    written: int
+    rejected: int
+
+
+class _Objects(msgspec.Struct):
+    found: int
+    written: int
+
+
+class _Manifest(msgspec.Struct):
+    """What the parts of a manifest must be, for those who read it. Another program may write fewer."""
+
+    splits: dict[str, _Split]
+    rsdata: _About | None = None
+    images: _Images | None = None
+    objects: _Objects | None = None
+    captions: int | None = None
+    reasons: dict[str, dict[str, int]] | None = None
+    datasets: dict[str, _Dataset] | None = None
+
+
+def manifest(table: Path, whole: bool = False) -> dict[str, Any]:
     """The manifest that closed the run which wrote `table`.
 
-    Raises TableError where the folder is no table, or an unfinished one.
+    whole: with all parts that our own have. Raises TableError where the folder is no table, or an unfinished
+    one, or a part of the manifest is missing or of another type.
     """
+    loaded = _loaded(table)
+    try:
+        msgspec.convert(loaded, _Manifest)
+    except msgspec.ValidationError as error:
+        raise TableError(f"{table / MANIFEST}: {error}; convert the dump again") from error
+    lacking = [
+        name for name in _Manifest.__struct_fields__ if loaded.get(name) is None and (whole or name in loaded)
+    ]
+    if lacking:
+        raise TableError(f"{table / MANIFEST}: lacks {', '.join(lacking)}; convert the dump again")
+    return loaded
+
+
+def _loaded(table: Path) -> dict[str, Any]:
+    """A manifest, of us or of another program. Raises TableError."""
     path = table / MANIFEST
     try:
         loaded = json.loads(places.read_bytes(path))
     except FileNotFoundError:
         what = "an unfinished table" if (table / "data").is_dir() else "not a table"
         raise TableError(f"{table}: {what}: it has no {MANIFEST}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise TableError(f"{path}: {error}") from error
     if not isinstance(loaded, dict) or not isinstance(loaded.get("splits"), dict):
         raise TableError(f"{path}: expected a JSON object with the splits of a table")
     return loaded
+
+
+def _named(table: Path, split: str, held: Any) -> list[str]:
+    """The files that a manifest names for a split. Raises TableError for what is no shard of the table."""
+    if not SPLIT.fullmatch(split):
+        raise TableError(f"{table / MANIFEST}: split {split!r:.100} cannot name a file")
+    names = held.get("files") if isinstance(held, dict) else None
+    known = isinstance(names, list) and all(isinstance(name, str) and SHARD.fullmatch(name) for name in names)
+    if not isinstance(names, list) or not known:
+        raise TableError(f"{table / MANIFEST}: split {split!r} names something else than files in data")
+    return names
 
 
 def shards(table: Path, splits: Collection[str] = ()) -> list[Path]:
@@ -583,7 +708,7 @@ def shards(table: Path, splits: Collection[str] = ()) -> list[Path]:
     for split in splits:
         if split not in held:
             raise TableError(f"{table}: no split {split!r}; it has {', '.join(held)}")
-    paths = [table / name for split in splits or held for name in held[split]["files"]]
+    paths = [table / name for split in splits or held for name in _named(table, split, held[split])]
     for path in paths:
         if not path.is_file():
             raise TableError(f"{path}: named in the manifest, but missing")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,7 +15,6 @@ import pyarrow as pa
 from rsdata import rasters, removals, tables
 from rsdata.errors import TableError
 from rsdata.hashing import hashes
-from rsdata.pictures import decoding
 from rsdata.records import REJECTION_SCHEMA, SCHEMA
 
 
@@ -37,7 +35,7 @@ def validate(table: Path, deep: bool = False) -> Iterator[Problem]:
     deep: decode each image wholly and compute its hash anew; else only its header and digest are compared.
     Raises TableError where there is no manifest.
     """
-    manifest = tables.manifest(table)
+    manifest = tables.manifest(table, whole=True)
     seen: Counter[str] = Counter()
     totals: Counter[str] = Counter()
     labels: Counter[str] = Counter()
@@ -50,7 +48,7 @@ def validate(table: Path, deep: bool = False) -> Iterator[Problem]:
         if not tables.SPLIT.fullmatch(split):
             yield Problem(tables.MANIFEST, -1, f"split {split!r} cannot name a file")
         for name in held["files"]:
-            if not re.fullmatch(r"data/[^/\\]+\.parquet", name):
+            if not tables.SHARD.fullmatch(name):
                 yield Problem(tables.MANIFEST, -1, f"{name!r} is no shard in data")
                 continue
             try:
@@ -141,10 +139,13 @@ def _shard(
         for group in range(shard.num_row_groups):
             for row in shard.read_row_group(group).to_pylist():
                 seen[row["image_id"]] += 1
-                objects, captions = row["objects"] or [], row["captions"] or []
+                objects = [held for held in row["objects"] or [] if held is not None]
+                captions = row["captions"] or []
+                if len(objects) < len(row["objects"] or []):
+                    yield Problem(name, place, "an object is null")
                 totals.update(images=1, objects=len(objects), captions=len(captions))
                 labels.update(held["label"] for held in objects)
-                for column in ("objects", "captions"):
+                for column in ("objects", "captions", "cover"):
                     if row[column] is None:
                         yield Problem(name, place, f"{column} is null, not empty")
                 row.update(objects=objects, captions=captions)
@@ -189,11 +190,15 @@ def _row(row: Mapping[str, Any], split: str, deep: bool) -> Iterator[str]:
             yield f"{held['label']}: polygon is not of pairs of finite numbers"
         if not held["label"]:
             yield "an object without a label"
+        if held["raw_label"] is None or held["flags"] is None or None in held["flags"]:
+            yield f"{held['label']}: raw_label or flags are null"
     if any(not caption or not caption.strip() for caption in row["captions"]):
         yield "a caption is blank"
     if bool(row["captions"]) != bool(row["caption_source"]):
         yield "captions and caption_source do not go together"
-    if row["image"]["bytes"] is not None:
+    if row["image"] is None or row["image"]["path"] is None:
+        yield "the image or its path is null"
+    elif row["image"]["bytes"] is not None:
         yield from _image(row, row["image"]["bytes"], deep)
 
 
@@ -209,7 +214,7 @@ def _image(row: Mapping[str, Any], data: bytes, deep: bool) -> Iterator[str]:
             yield f"the image is {image.size[0]}x{image.size[1]}, the row says {row['width']}x{row['height']}"
         if not deep or image.width * image.height > rasters.MAX_DECODED:
             return
-        with decoding():
+        with rasters.decoding():
             if row["phash"] is None:
                 image.load()
                 return

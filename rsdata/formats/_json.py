@@ -17,7 +17,7 @@ def document(root: Path, path: str) -> tuple[dict[str, Any], list[Rejection]]:
     """A JSON object, and the note on its encoding. Raises AnnotationError (E01) at the line where it ends."""
     text, encoding = files.read_text(root, path)
     try:
-        value = json.loads(text)
+        value = json.loads(files.without_lone_surrogates(text))
     except json.JSONDecodeError as error:
         raise AnnotationError(path, error.lineno, f"not valid JSON: {error.msg}") from None
     except (ValueError, RecursionError) as error:
@@ -29,7 +29,7 @@ def document(root: Path, path: str) -> tuple[dict[str, Any], list[Rejection]]:
 
 def elements(root: Path, path: str) -> tuple[dict[str, list[Element]], list[Rejection]]:
     """The elements of each array of a JSON object by key (files.scan_json), and the note on its encoding."""
-    text, encoding = files.read_text(root, path)
+    text, encoding = files.read_text(root, path, files.DOCUMENT)
     found: dict[str, list[Element]] = {}
     for element in files.scan_json(text, path):
         held = found.setdefault(element.key, [])
@@ -81,7 +81,7 @@ def text(value: Any, what: str) -> str:
 
 def side(value: Any) -> int | None:
     """A width or height in pixels, None where it is none."""
-    whole = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 2**31
+    whole = isinstance(value, (int, float)) and not isinstance(value, bool) and 1 <= value < 2**31
     return int(value) if whole else None
 
 

@@ -9,13 +9,13 @@ from rsdata import files
 from rsdata.errors import AnnotationError
 
 
-def parse(root: Path, path: str) -> tuple[ElementTree.Element, str]:
+def parse(root: Path, path: str, most: int = files.LABEL) -> tuple[ElementTree.Element, str]:
     """The tree of a file, and the encoding that fitted.
 
-    Raises AnnotationError where it is empty (E09), not well-formed (E01), or declares a document type or an
-    entity (E29).
+    most: bytes that it may have. Raises AnnotationError where it has more or is not well-formed (E01), is
+    empty (E09), or declares a document type or an entity (E29).
     """
-    data = files.read_bytes(root, path)
+    data = files.read_bytes(root, path, most)
     if not data.strip():
         raise AnnotationError(path, 0, "the file is empty", "E09")
     plain = data.replace(b"\0", b"")

@@ -114,7 +114,7 @@ def read(root: Path, path: str, classes: Classes, bbox: str = "xywh") -> Iterato
     """
     if bbox not in ("xywh", "xyxy"):
         raise RecipeError(f"option bbox is {bbox!r}, expected 'xywh' or 'xyxy'")
-    data = files.read_bytes(root, path)
+    data = files.read_bytes(root, path, files.DOCUMENT)
     places: _Places | None = None
     try:
         document = msgspec.json.decode(data.removeprefix(b"\xef\xbb\xbf"), type=_Document)
@@ -162,7 +162,7 @@ def _element_by_element(
     root: Path, path: str, document: _Document, items: list[_Annotation], places: _Places
 ) -> Iterator[Rejection]:
     """Fill `document` and `items` with all elements that have their type; `places` gets their indices."""
-    text, encoding = files.read_text(root, path)
+    text, encoding = files.read_text(root, path, files.DOCUMENT)
     yield from files.foreign(path, encoding)
     kinds: dict[str, tuple[type[Any], list[Any]]] = {
         "images": (_Image, document.images),

@@ -4,10 +4,11 @@
      "features": [{"properties": {"class": "building"},
                    "geometry": {"type": "Polygon", "coordinates": [[[-43.77, -22.92], …]]}}]}
 
-Coordinates go from their CRS (longitude and latitude, unless the file names another) to that of the image
-and through its transform to pixels. A feature is one object: of several parts the polygon is the largest, the
-edges are those of all; holes are left out; points and lines, which enclose nothing, are dropped (E05). One
-file for many images is not read, nor are shapefiles and GeoPackages (`ogr2ogr -f GeoJSON` converts them).
+Coordinates go from their CRS (longitude and latitude, unless the file names another by its authority's code,
+"EPSG:32633") to that of the image and through its transform to pixels. A feature is one object: of several
+parts the polygon is the largest, the edges are those of all; holes are left out; points and lines, which
+enclose nothing, are dropped (E05). One file for many images is not read, nor are shapefiles and GeoPackages
+(`ogr2ogr -f GeoJSON` converts them).
 Source: RFC 7946.
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,9 @@ LAYOUTS = [
     ("*.tif", "*.geojson"),
 ]
 _WORLD = "EPSG:4326"
+_CODE = re.compile(r"(urn:(x-)?ogc:def:crs:)?(EPSG|OGC|ESRI|IGNF|IAU_\d+):[\w.]*:?\w+|WGS84", re.IGNORECASE)
+"""What a file may name its CRS by. GDAL would take other texts for files to read and addresses to fetch, and
+PROJ grids that they name for files to read."""
 
 
 def read(
@@ -81,6 +86,8 @@ def _to_pixels(root: Path, path: str, image: str, value: dict[str, Any], coords:
         raise AnnotationError(path, 0, "coordinates on the ground, for which the image is needed", "E35")
     try:
         with rasters.open_raster(root / image) as raster:
+            if raster.transform.is_degenerate:
+                raise OSError("all its pixels lie on one line")
             crs, inverse = raster.crs, ~raster.transform
     except OSError as error:
         raise AnnotationError(
@@ -94,18 +101,16 @@ def _to_pixels(root: Path, path: str, image: str, value: dict[str, Any], coords:
         )
     from rasterio.crs import CRS
     from rasterio.errors import RasterioError
-    from rasterio.warp import transform
 
+    if isinstance(name, str) and not _CODE.fullmatch(name):
+        raise AnnotationError(path, 0, f"its CRS {name[:80]!r} is no code, such as EPSG:32633")
     try:
         source = CRS.from_user_input(name if isinstance(name, str) else _WORLD)
     except (RasterioError, ValueError) as error:
         raise AnnotationError(path, 0, f"its CRS {name!r} is not known: {error}") from error
 
     def convert(xs: Sequence[float], ys: Sequence[float]) -> tuple[list[float], list[float]]:
-        try:
-            east, north = transform(source, crs, xs, ys)
-        except (RasterioError, ValueError) as error:
-            raise ValueError(f"a point that the image's CRS does not reach: {error}") from None
+        east, north = rasters.transformed(source, crs, xs, ys)
         points = [inverse @ point for point in zip(east, north, strict=True)]
         return [x for x, _ in points], [y for _, y in points]
 

@@ -34,7 +34,7 @@ def read(root: Path, path: str, classes: Classes) -> Iterator[Record | Rejection
 
     Raises AnnotationError where the file is no JSON (E01) or has no `images`.
     """
-    text, encoding = files.read_text(root, path)
+    text, encoding = files.read_text(root, path, files.DOCUMENT)
     yield from files.foreign(path, encoding)
     seen: dict[str, int] = {}
     found = False

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rsdata import files
+from rsdata import files, places
 from rsdata.classes import Classes
 from rsdata.errors import AnnotationError
 from rsdata.records import Record, Rejection
@@ -84,7 +84,7 @@ def _column(path: str, row: Mapping[str, Any], wanted: str, known: Sequence[str]
 
 def _text(root: Path, path: str) -> Iterator[tuple[int, dict[str, Any] | Rejection]]:
     """The rows of a text file, each with its line."""
-    content, encoding = files.read_text(root, path)
+    content, encoding = files.read_text(root, path, files.DOCUMENT)
     for note in files.foreign(path, encoding):
         yield 0, note
     if path.lower().endswith((".jsonl", ".json", ".ndjson")):
@@ -121,7 +121,7 @@ def _json_lines(path: str, content: str) -> Iterator[tuple[int, dict[str, Any] |
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(files.without_lone_surrogates(line))
         except (ValueError, RecursionError) as error:
             yield number, Rejection("dropped", "E34", path, number, "", f"not valid JSON: {error}")
             continue
@@ -136,12 +136,12 @@ def _parquet(root: Path, path: str) -> Iterator[tuple[int, dict[str, Any] | Reje
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(root / path) as file:
+        with places.opened(root / path) as opened, pq.ParquetFile(opened) as file:
             held = {name.casefold(): name for name in file.schema_arrow.names}
             columns = [held[name] for name in (*_IMAGE, *_CAPTION, "split") if name in held]
             for batch in file.iter_batches(columns=columns or file.schema_arrow.names[:1]):
                 yield from ((0, row) for row in batch.to_pylist())
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise AnnotationError(path, 0, f"not a Parquet file: {error}") from error
 
 

@@ -28,8 +28,16 @@ PLACES = "features"
 LAYOUTS = [("train_images/*.*", "xView_train.geojson"), ("**.*", "**.geojson")]
 
 
+class _Properties(msgspec.Struct):
+    """What is read of them; the rest would be most of the memory."""
+
+    image_id: Any = None
+    type_id: Any = None
+    bounds_imcoords: Any = None
+
+
 class _Feature(msgspec.Struct):
-    properties: dict[str, Any] | None = None
+    properties: _Properties | None = None
 
 
 class _Collection(msgspec.Struct):
@@ -43,17 +51,18 @@ def read(root: Path, path: str, classes: Classes) -> Iterator[Record | Rejection
     no FeatureCollection (E01).
     """
     try:
-        data = files.read_bytes(root, path)
-        features = msgspec.json.decode(files.decode(data)[0], type=_Collection).features
+        text, _ = files.decode(files.read_bytes(root, path, files.DOCUMENT))
+        features = msgspec.json.decode(text, type=_Collection).features
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
         raise AnnotationError(path, 0, f"not a FeatureCollection in JSON: {error}") from error
+    del text
     held: dict[str, tuple[list[Box], list[int], int]] = {}
     for index, feature in enumerate(features):
-        about = feature.properties or {}
+        about = feature.properties or _Properties()
         try:
-            name = _json.text(about.get("image_id"), "image_id")
-            raw = f"{_json.number(about.get('type_id')):g}"
-            fields = _json.text(about.get("bounds_imcoords"), "bounds_imcoords").split(",")
+            name = _json.text(about.image_id, "image_id")
+            raw = f"{_json.number(about.type_id):g}"
+            fields = _json.text(about.bounds_imcoords, "bounds_imcoords").split(",")
             if len(fields) != 4:
                 raise ValueError(f"bounds_imcoords of {len(fields)} values, expected 4")
             xmin, ymin, xmax, ymax = numbers(fields)

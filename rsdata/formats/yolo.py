@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rsdata import files, rasters
+from rsdata import files, places, rasters
 from rsdata.classes import Classes
 from rsdata.errors import AnnotationError, RecipeError
 from rsdata.formats._fields import numbers, tidy
@@ -56,12 +56,17 @@ def prepare(
     while folder.is_relative_to(root):
         for pattern in _NAMES:
             for path in sorted(folder.glob(pattern), key=str):
-                if path.is_file() and (names := _names(path)):
+                if _is_inside(path, root) and path.is_file() and (names := _names(path)):
                     return {**options, "names": names}
         if folder == root:
             break
         folder = folder.parent
     return dict(options)
+
+
+def _is_inside(path: Path, root: Path) -> bool:
+    """Whether a file is one of the dump: no link that leaves it."""
+    return not places.is_local(path) or files.leads_into(path, root.resolve())
 
 
 def _names(path: Path) -> list[str]:

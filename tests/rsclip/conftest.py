@@ -49,29 +49,11 @@ def in_plain_open_clip() -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _two_threads():
-    import torch
-
-    torch.set_num_threads(2)
-
-
-@pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory):
     """Features that a test keeps by default are kept in a folder of its own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
-
-
-@pytest.fixture(scope="module")
-def one_thread():
-    """On products as small as these a second thread only waits, on a busy machine a hundredfold."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

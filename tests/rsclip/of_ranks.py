@@ -43,7 +43,6 @@ def step(options: dict) -> dict:
 
 
 def main() -> None:
-    torch.set_num_threads(1)
     with ranks.together(torch.device("cpu")):
         found = [step(options) for options in json.loads(sys.argv[1])]
         others = ranks.from_all(float(found[0]["weights"]["text_projection"].sum()))

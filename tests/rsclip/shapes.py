@@ -98,13 +98,15 @@ def row(image_id: str, split: str, data: bytes | None, captions: list[str]) -> d
 
 
 def write_table(
-    folder: Path, rows: list[dict], shards: int = 1, row_group: int = 7, about: dict | None = None
+    folder: Path, rows: list[dict], shards: int = 1, row_group: int = 7, benchmark: dict | None = None
 ) -> Path:
     """`rows` as a closed table: data/SPLIT-00000-of-0000N.parquet and manifest.json.
 
-    about: what its `rsdata` metadata says; without it the table is another program's.
+    benchmark: what its metadata says of it as a benchmark; without it the table is another program's.
     """
-    schema = SCHEMA.with_metadata({"rsdata": json.dumps(about)}) if about else SCHEMA
+    facts = {"shapes": {"irregular": {}, "benchmark": benchmark}}
+    about = {"dataset": "shapes", "datasets": facts, "captions": "none", "versions": {"rsdata": "0"}}
+    schema = SCHEMA.with_metadata({"rsdata": json.dumps(about)}) if benchmark else SCHEMA
     splits: dict[str, dict] = {}
     (folder / "data").mkdir(parents=True)
     for split in dict.fromkeys(r["split"] for r in rows):

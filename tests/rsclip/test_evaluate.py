@@ -18,8 +18,6 @@ from rsclip.config import Config
 from rsdata import tables
 from rsdata.errors import TableError
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 CLASSES = {"red": "Forest", "green": "River", "blue": "Highway", "yellow": "AnnualCrop"}
 EXPECTED = {
     "scenes": Counter({"zeroshot": 3, "linear-probe": 2, "knn": 2, "fewshot": 2}),

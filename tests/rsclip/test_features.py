@@ -27,11 +27,6 @@ def encoder(clip):
     return Encoder(clip, batch_size=5, threads=2)
 
 
-def about(**benchmark):
-    classes = {"classes": [*COLOURS]}
-    return {"datasets": {"shapes": {"irregular": {}, "benchmark": {**classes, **benchmark}}}}
-
-
 def test_features_are_those_of_open_clip_one_by_one(shapes, clip, encoder):
     found = features.read(encoder, [shapes])
     rows = shape_rows(24, "test")
@@ -175,7 +170,7 @@ def test_what_is_tested_on_where_splits_are_unusual(tmp_path, encoder, splits, t
 def test_a_wrong_folder_an_empty_class_and_few_images_are_told(tmp_path, encoder):
     rows = scene_rows(10, "unsplit", ("red", "green"))
     rows += [{**r, "label": "greeen"} for r in scene_rows(1, "unsplit", ("blue",))]
-    table = write_table(tmp_path / "table", rows, about=about(test_images=300))
+    table = write_table(tmp_path / "table", rows, benchmark={"classes": [*COLOURS], "test_images": 300})
     told = "\n".join(features.scenes(encoder, [table]).notes)
     assert "a wrong folder perhaps: greeen" in told
     assert "classes of the recipe without an image: blue, yellow" in told
@@ -186,7 +181,10 @@ def test_a_wrong_folder_an_empty_class_and_few_images_are_told(tmp_path, encoder
 
 def test_nothing_is_told_of_a_benchmark_as_it_should_be(tmp_path, encoder):
     table = write_table(
-        tmp_path / "table", scene_rows(125, "unsplit"), row_group=200, about=about(test_images=100)
+        tmp_path / "table",
+        scene_rows(125, "unsplit"),
+        row_group=200,
+        benchmark={"classes": [*COLOURS], "test_images": 100},
     )
     assert features.scenes(encoder, [table]).notes == []
 
@@ -199,7 +197,9 @@ def test_one_class_is_no_benchmark(tmp_path, encoder):
 
 def test_what_a_table_offers(tmp_path, shapes):
     assert features.held(shapes) == features.Held(False, frozenset({""}), [])
-    table = write_table(tmp_path / "t", scene_rows(1, "unsplit"), about=about(prompts=["rs5m"]))
+    table = write_table(
+        tmp_path / "t", scene_rows(1, "unsplit"), benchmark={"classes": [*COLOURS], "prompts": ["rs5m"]}
+    )
     assert features.held(table) == features.Held(True, frozenset(), ["rs5m"])
 
 

@@ -16,7 +16,6 @@ from rsclip import guard, model, run, train
 from rsclip.config import Config
 from rsdata import tables
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 OPTIONS = Config(model="rsclip-tiny", steps=2, batch_size=8, device="cpu")
 UNKNOWN = "whether the model was trained on its images is not known: it, or {} of {} tables trained on"
 

@@ -17,8 +17,6 @@ from shapes import row, scene_rows, shape_rows, write_table
 from rsclip import cli, train
 from rsclip import config as configs
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 TINY = ["--model", "rsclip-tiny", "--epochs", "1", "--batch-size", "16", "--device", "cpu"]
 
 

@@ -28,8 +28,6 @@ from rsdata.errors import RecipeError, TableError
 from rsdata.records import Box, Record
 from rsdata.words import Words
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 LABELS = ("BareLand", "T junction", "dense_residential", "forest", "parkingLot", "pond", "river/lake", "ship")
 SAID = ("bare land", "t junction", "dense residential", "forest", "parking lot", "pond", "river lake", "ship")
 """The labels as prompts say them."""
@@ -247,8 +245,7 @@ def test_the_table_of_retrieval_shows_each_recall_beside_its_chance(encoder, cap
 
 
 def test_retrieval_tells_how_many_images_the_papers_have(encoder, tmp_path):
-    about = {"datasets": {"shapes": {"irregular": {}, "benchmark": {"test_images": 452}}}}
-    table = write_table(tmp_path / "table", shape_rows(9, "test"), about=about)
+    table = write_table(tmp_path / "table", shape_rows(9, "test"), benchmark={"test_images": 452})
     told = "\n".join(retrieval.run(encoder, [table])["notes"])
     assert "9 test images, where the papers have 452" in told
     assert "only 9 test images" in told
@@ -314,8 +311,7 @@ def test_rs5m_averages_the_features_as_the_tower_gives_them(encoder, bench):
 def test_the_recipe_s_first_prompts_are_the_default(encoder, tmp_path, monkeypatch):
     rows = classed(5, "unsplit")
     plain = write_table(tmp_path / "plain", rows)
-    about = {"datasets": {"shapes": {"irregular": {}, "benchmark": {"prompts": ["skyscript", "rs5m"]}}}}
-    table = write_table(tmp_path / "table", rows, about=about)
+    table = write_table(tmp_path / "table", rows, benchmark={"prompts": ["skyscript", "rs5m"]})
     texts = asked(encoder, monkeypatch)
     assert zeroshot.run(encoder, [table])["prompts"] == ["skyscript"]
     assert texts[-1][:2] == ["a satellite photo of bare land.", "a satellite image of bare land"]
