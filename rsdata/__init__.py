@@ -1,3 +1,3 @@
 """rsdata: raw remote-sensing annotation dumps to image-caption tables."""
 
-__version__ = "0.6.0"
+__version__ = "0.7.0"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from rsdata import places
 from rsdata.errors import RsdataError
@@ -18,6 +19,12 @@ class Place(click.ParamType):  # type: ignore[type-arg]  # older releases take n
 
     def __init__(self, exists: bool = False, local: bool = False) -> None:
         self._exists, self._local = exists, local
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Files and folders, by the shell itself."""
+        return [CompletionItem(incomplete, type="file")]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """As click asks."""

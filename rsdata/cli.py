@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from rsdata.arguments import Place
 from rsdata.engine import ENGINES, without_pandas
@@ -30,6 +31,26 @@ EXAMPLES = 2
 """Rejections shown of each code."""
 
 
+def _completed(*kinds: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+    """What a shell offers where a name is due: of recipes, corpora, formats, captions; then files."""
+
+    def offer(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+        from rsdata import box_to_caption, places
+        from rsdata import formats as grammars
+
+        shipped = places.recipes()
+        names = {
+            "recipes": [path.stem for path in shipped.glob("*.toml")],
+            "corpora": [path.stem for path in (shipped / "corpora").glob("*.toml")],
+            "formats": grammars.names(),
+            "captions": [*box_to_caption.names(), "none"],
+        }
+        found = sorted(name for kind in kinds for name in names[kind] if name.startswith(begun))
+        return [CompletionItem(name) for name in found] or [CompletionItem(begun, type="file")]
+
+    return offer
+
+
 _FOLDER = Place()
 _DUMP = Place(exists=True)
 _HERE = Place(local=True)
@@ -37,6 +58,7 @@ _captions = click.option(
     "--captions",
     default="remoteclip",
     show_default=True,
+    shell_complete=_completed("captions"),
     help="Caption set: remoteclip, a2c, rich, none; or remotecount, which keeps the images to count on.",
 )
 _large_count = click.option(
@@ -55,7 +77,11 @@ _workers = click.option(
 _log_json = click.option(
     "--log-json", is_flag=True, help="Progress and messages on stderr as JSON, one a line."
 )
-_recipe = click.option("--recipe", help="A dataset or corpus by name (see `rsdata recipes`), or a TOML file.")
+_recipe = click.option(
+    "--recipe",
+    shell_complete=_completed("recipes", "corpora"),
+    help="A dataset or corpus by name (see `rsdata recipes`), or a TOML file.",
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -81,7 +107,12 @@ def run() -> None:
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...", type=_DUMP)
 @click.option("-o", "--output", "table", type=_FOLDER, help="Folder of the table; not needed with --dry-run.")
 @_recipe
-@click.option("--format", "format_name", help="A grammar (see `rsdata formats`), for private dumps.")
+@click.option(
+    "--format",
+    "format_name",
+    shell_complete=_completed("formats"),
+    help="A grammar (see `rsdata formats`), for private dumps.",
+)
 @click.option("--name", help="Name of the dataset in the table.  [default: the recipe's or format's]")
 @click.option("--images", help="With --format: pattern of the images, such as 'img/*.*'.")
 @click.option("--annotations", help="With --format: pattern of the annotations, such as 'lab/*.txt'.")
@@ -216,23 +247,102 @@ def convert(
 
 @main.command()
 @click.argument("tables", nargs=-1, required=True, metavar="TABLE...", type=_FOLDER)
+@click.option("--html", type=_FOLDER, metavar="FILE", help="Write it as a page with charts and pictures too.")
+@click.option(
+    "--against",
+    multiple=True,
+    metavar="TABLE",
+    type=_FOLDER,
+    help="Compare with this table instead: what came, went, changed; repeatable.",
+)
 @_json
-def stats(tables: tuple[Path, ...], as_json: bool) -> None:
-    """Audit tables: images, captions, objects by class, words, sizes, splits, rejections.
+def stats(tables: tuple[Path, ...], html: Path | None, against: tuple[Path, ...], as_json: bool) -> None:
+    """Audit tables: images, captions, objects by class, words, sizes, splits, rejections, what is odd.
 
     \b
     Example:
-      rsdata stats tables/dota tables/rsicd
+      rsdata stats tables/dota tables/rsicd --html corpus.html
+      rsdata stats tables/rsicd --against tables/dota
     """
+    if against and html is not None:
+        raise click.UsageError("--html is of the audit: leave --against out")
     with _errors():
         from rsdata import stats as audit
 
+        if against:
+            from rsdata import compare
+
+            shift = compare.compare(tables, against)
+            click.echo(json.dumps(shift, ensure_ascii=False) if as_json else compare.render(shift))
+            return
         report = audit.audit(tables)
+        if html is not None:
+            from rsdata import report as pages
+
+            pages.write(html, tables, report)
+            _say(f"{html}: the same with charts and pictures")
         click.echo(json.dumps(report, ensure_ascii=False) if as_json else audit.render(report))
 
 
 @main.command()
-@click.argument("name", required=False)
+@click.argument("tables", nargs=-1, required=True, metavar="TABLE...", type=_FOLDER)
+@click.option("--where", required=True, metavar="SQL", help="What images must fulfil: an SQL expression.")
+@click.option(
+    "-n", "--images", "most", type=click.IntRange(1), default=100, show_default=True, help="Shown at most."
+)
+@click.option("-o", "--output", type=_FOLDER, default="view.html", show_default=True, help="An HTML file.")
+@_json
+def view(tables: tuple[Path, ...], where: str, most: int, output: Path, as_json: bool) -> None:
+    """Write a page of the images of TABLE... that a condition holds for, with their boxes and captions.
+
+    The condition is SQL (DuckDB's) over the columns of the table, without image, and two more: classes, the
+    list of an image's distinct labels, and boxes, the number of its objects.
+
+    \b
+    Example:
+      rsdata view tables/dota --where "split = 'train' and len(classes) > 1"
+    """
+    with _errors():
+        from rsdata import view as viewing
+
+        with _usage():
+            found = viewing.find(tables, where, most)
+        if not found.ids:
+            raise RsdataError(f"no image of {found.images:,} fits: nothing written")
+        viewing.write(output, tables, where, found)
+        if as_json:
+            click.echo(json.dumps(found._asdict()))
+        else:
+            click.echo(f"{output}: {len(found.ids):,} of {found.fitting:,} images")
+
+
+@main.command()
+@click.argument("table", type=_FOLDER)
+@click.argument("image_id")
+@click.option("-o", "--output", type=_FOLDER, default="show.html", show_default=True, help="An HTML file.")
+@_json
+def show(table: Path, image_id: str, output: Path, as_json: bool) -> None:
+    """Show one image of TABLE: its boxes, its captions, and of which boxes each caption speaks.
+
+    \b
+    Example:
+      rsdata show tables/dota dota/train/P0001
+    """
+    with _errors():
+        from rsdata import show as showing
+
+        shown = showing.find(table, image_id)
+        showing.write(output, shown)
+        if as_json:
+            click.echo(json.dumps(showing.as_json(shown), ensure_ascii=False))
+        else:
+            for line in showing.lines(shown):
+                click.echo(line)
+        _say(f"{output}: the image with its boxes")
+
+
+@main.command()
+@click.argument("name", required=False, shell_complete=_completed("formats"))
 @_json
 def formats(name: str | None, as_json: bool) -> None:
     """List the grammars that are read, or describe the one called NAME.
@@ -264,7 +374,7 @@ def formats(name: str | None, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=_completed("recipes"))
 @_json
 def recipes(name: str | None, as_json: bool) -> None:
     """List the datasets that convert by name, or print the recipe called NAME (TOML, to copy from).
@@ -291,7 +401,7 @@ def recipes(name: str | None, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("name", metavar="RECIPE|FORMAT")
+@click.argument("name", metavar="RECIPE|FORMAT", shell_complete=_completed("recipes", "formats"))
 @click.argument("folder", metavar="DIR", type=_HERE)
 @click.option("--images", type=click.IntRange(1), default=12, show_default=True, help="Of the first split.")
 @click.option("--size", default="256x256", show_default=True, metavar="WxH", help="Of each image, in pixels.")
@@ -564,6 +674,29 @@ def fingerprint(table: Path, output: Path, as_json: bool) -> None:
 
         count = fingerprints.write(table, output)
         click.echo(json.dumps({"images": count}) if as_json else f"{output}: {count:,} images")
+
+
+@main.command()
+@_json
+def doctor(as_json: bool) -> None:
+    """Check this machine: versions, extras, GPU, memory, disk, and a conversion of sample dumps.
+
+    Each line is ok, a warning or FAIL, with what to do; exit code 1 if there is a FAIL. Put its output into
+    every report of a problem.
+
+    \b
+    Example:
+      rsdata doctor
+    """
+    with _errors():
+        from rsdata import doctor as checking
+
+        lines = checking.check()
+        click.echo(
+            json.dumps({"checks": [line._asdict() for line in lines]}) if as_json else checking.render(lines)
+        )
+        if failed := [line.what for line in lines if line.state == checking.FAIL]:
+            raise RsdataError(f"{', '.join(failed)}: see above")
 
 
 @contextmanager

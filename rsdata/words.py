@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from rsdata.errors import RecipeError
+from rsdata.records import LONGEST_NAME
 
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
@@ -103,6 +104,8 @@ class Words:
 def _regular(noun: str) -> str:
     if not noun.strip():
         raise RecipeError("a class has a blank noun: name it in [classes], or leave it out")
+    if len(noun) > LONGEST_NAME:  # of which inflect's patterns take minutes
+        return f"{noun}s"
     # Behind an adjective inflect takes no noun for a pronoun ("mine" -> "ours").
     plural: str = _inflect().plural_noun(f"big {noun}").removeprefix("big ")
     return noun + "s" if plural == noun + "S" else plural  # "A220s", not "A220S"

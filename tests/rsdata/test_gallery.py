@@ -4,34 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
-import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from test_dedup import Item, benchmark, copies, covered, decide, jpeg, make, scene
+from test_rsdata_report import Page
 
 from rsdata import dedup, fingerprints, gallery
 from rsdata.errors import RsdataError, TableError
-
-
-class Page(HTMLParser):
-    """What a page shows."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.sources: list[str] = []
-        self.text: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.sources += [str(value) for name, value in attrs if name in ("src", "href")]
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
 
 
 def page(path: Path, tables: list[Path], against: list[Path]) -> Page:
@@ -47,7 +28,6 @@ def test_pairs_side_by_side(tmp_path: Path) -> None:
     found = page(tmp_path / "page.html", [tmp_path / "t"], [benchmark(tmp_path)])
     assert found.tags.count("figure") == 7
     assert found.tags.count("img") == 14
-    text = " ".join(found.text)
     for told in (
         "Leaks into bench: 1",
         "Suspects of bench: 1",
@@ -55,15 +35,12 @@ def test_pairs_side_by_side(tmp_path: Path) -> None:
         "mine/train/leak",
         "Pairs <of> mine",
     ):
-        assert told in text
-    assert "bench/test/b100" in text
-    for source in found.sources:
+        assert told in found.text
+    assert "bench/test/b100" in found.text
+    for source in (address for address in found.addresses if not address.startswith("#")):
         assert source.startswith("data:image/jpeg;base64,")
         with Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))) as image:
             assert max(image.size) == gallery.SIDE
-    whole = re.sub('base64,[^"]+', "", (tmp_path / "page.html").read_text())
-    assert not re.search(r"https?:|//[a-z]|<script|@import|url\(", whole)
-    assert "default-src 'none'" in whole
 
 
 def test_names_are_text(tmp_path: Path) -> None:
@@ -73,9 +50,10 @@ def test_names_are_text(tmp_path: Path) -> None:
         [Item(evil, jpeg(scene(1), 80), path="a"), Item("y", jpeg(scene(1).resize((300, 300))))],
     )
     found = page(tmp_path / "page.html", [tmp_path / "t"], [])
-    assert "script" not in found.tags
-    assert all(source.startswith("data:") for source in found.sources)
-    assert evil in " ".join(found.text)
+    assert found.tags.count("script") == 1
+    assert not found.handlers
+    assert all(source.startswith(("data:", "#")) for source in found.addresses)
+    assert evil in found.text
 
 
 def test_images_that_are_not_held(tmp_path: Path) -> None:
@@ -84,11 +62,6 @@ def test_images_that_are_not_held(tmp_path: Path) -> None:
     found = page(tmp_path / "page.html", [tmp_path / "t"], [tmp_path / "bench.parquet"])
     assert (found.tags.count("img"), found.tags.count("i")) == (1, 1)
     assert "no picture held" in found.text
-
-
-def test_an_image_that_cannot_be_decoded(tmp_path: Path) -> None:
-    assert gallery._thumbnail(b"no image") is None
-    assert gallery._thumbnail(jpeg(scene(1))[:-4000]) is None
 
 
 def test_many_pairs_are_spread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

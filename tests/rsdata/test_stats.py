@@ -9,81 +9,24 @@ import statistics
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+from rows import account, box, row, write_table, written
 
-from rsdata import stats, tables
+from rsdata import stats, tables, texts
 from rsdata.errors import TableError
 from rsdata.records import SCHEMA, Box, Rejection
-
-ABOUT = {"dataset": "TEST"}
-
-
-def row(name: str = "a", **values: Any) -> tables.Row:
-    given: dict[str, Any] = {
-        "image_id": f"TEST/train/{name}",
-        "dataset": "TEST",
-        "split": "train",
-        "image": b"\xff\xd8" * 20,
-        "path": f"images/{name}.jpg",
-        "width": 100,
-        "height": 80,
-        "objects": (),
-        "captions": (),
-        "caption_source": None,
-        "label": None,
-        "hashes": None,
-        "sha256": "0" * 64,
-        "annotation": f"labels/{name}.txt",
-    }
-    return tables.Row(**(given | values))
-
-
-def box(label: str, width: float, height: float) -> Box:
-    return Box(label, label.upper(), 1.5, 2.5, 1.5 + width, 2.5 + height, (1.0, 2.0, 3.0, 4.0, 5.0, 6.0))
-
-
-def account(
-    found: int, written: int, rejected: int = 0, duplicates: int = 0, leaks: int = 0
-) -> dict[str, int]:
-    return {
-        "found": found,
-        "written": written,
-        "duplicates": duplicates,
-        "leaks": leaks,
-        "rejected": rejected,
-    }
-
-
-def write_table(
-    path: Path,
-    rows: Mapping[str, Sequence[Sequence[tables.Row]]],
-    rejections: Sequence[Rejection] | None = None,
-    **manifest: Any,
-) -> Path:
-    """A finished table: `rows` are split -> shards -> rows."""
-    splits: dict[str, Any] = {}
-    for split, shards in rows.items():
-        names = tables.shard_names(split, len(shards))
-        for name, held in zip(names, shards, strict=True):
-            with tables.shard_writer(path / name, ABOUT) as writer:
-                for item in held:
-                    writer.add(item)
-        splits[split] = {"files": names, "rows": sum(map(len, shards))}
-    written = sum(held["rows"] for held in splits.values())
-    path.mkdir(parents=True, exist_ok=True)
-    if rejections is not None:
-        tables.write_rejections(path / tables.REJECTIONS, rejections)
-    stated = {"rsdata": ABOUT, "splits": splits, "images": account(written, written)} | manifest
-    (path / tables.MANIFEST).write_text(json.dumps(stated), encoding="utf-8")
-    return path
-
+from rsdata.tally import Tally, parts
 
 ROWS = {
     "train": [
@@ -94,13 +37,13 @@ ROWS = {
                 captions=["Two ships, one harbor.", "two ships!", "two ships!", "A ship."],
                 caption_source="remoteclip",
             ),
-            row("b", objects=[box("ship", 95, 97)], captions=["Two ships!"], caption_source="human"),
+            row("b", objects=[box("ship", 95, 97)], captions=["Two ships!"], caption_source="human", gsd=0.3),
         ],
-        [row("c", image=None, width=40, height=None, label="beach")],
+        [row("c", image=None, width=40, height=None, label="beach", gsd=0.5)],
     ],
     "val": [
         [row("d", dataset="OTHER", split="val", width=60, label="forest")],
-        [row("e", split="val", captions=["two ships!"], caption_source="human", label="beach")],
+        [row("e", split="val", captions=["two ships!"], caption_source="human", label="beach", sha256="b")],
     ],
 }
 REJECTIONS = [
@@ -159,7 +102,10 @@ def test_every_count_of_a_small_table(small: Path) -> None:
                 "found": {"images": 4, "objects": 9, "classes": 2},
             },
         },
-        "classes": {"ship": {"objects": 3, "images": 2}, "harbor": {"objects": 1, "images": 1}},
+        "classes": {
+            "ship": {"objects": 3, "images": 2, "splits": {"train": 3}},
+            "harbor": {"objects": 1, "images": 1, "splits": {"train": 1}},
+        },
         "labels": {"beach": 2, "forest": 1},
         "caption_sources": {
             "human": {"images": 2, "captions": 2},
@@ -167,13 +113,54 @@ def test_every_count_of_a_small_table(small: Path) -> None:
         },
         "captions_per_image": {"min": 0, "mean": 6 / 5, "median": 1.0, "max": 4},
         "objects_per_image": {"min": 0, "mean": 4 / 5, "median": 0.0, "max": 3},
+        "histograms": {
+            "captions_per_image": [[0, 2], [1, 2], [4, 1]],
+            "objects_per_image": [[0, 3], [1, 1], [3, 1]],
+            "words": [[2, 5], [4, 1]],
+            "words_by_source": {"human": [[2, 2]], "remoteclip": [[2, 3], [4, 1]]},
+            "words_by_dataset": {"TEST": [[2, 5], [4, 1]]},
+            # Edges of 31.98, 32, 96 and 95.99 pixels: 2^(39/8), 2^(40/8) and twice 2^(52/8).
+            "box_edge": [[29.3441, 1], [32.0, 1], [90.5097, 2]],
+        },
+        # Two centres at (17, 19) and (17.5, 18.5), two at (49.5, 50.5) and (49, 51), of 100 x 80.
+        "box_places": {
+            "across": 32,
+            "down": 32,
+            "counts": [[2 if (r, c) in ((7, 5), (20, 15)) else 0 for c in range(32)] for r in range(32)],
+        },
         # Words of the six: "two ships one harbor", "a ship", and four times "two ships".
         "text": {
             "distinct": 4,
+            "equal": 3 / 6,
             "words": {"min": 2, "mean": 14 / 6, "median": 2.0, "max": 4},
             "vocabulary": 6,
             "distinct_1": 6 / 14,
             "distinct_2": 4 / 8,
+            "commonest_words": [["ships", 5], ["two", 5], ["a", 1], ["harbor", 1], ["one", 1], ["ship", 1]],
+            "commonest_bigrams": [["two ships", 5], ["a ship", 1], ["one harbor", 1], ["ships one", 1]],
+        },
+        "texts": {
+            "human": {
+                "captions": 2,
+                "distinct": 2,
+                "equal": 0.0,
+                "words": {"min": 2, "mean": 2.0, "median": 2.0, "max": 2},
+                "vocabulary": 2,
+                "distinct_1": 2 / 4,
+                "distinct_2": 1 / 2,
+                # Of two words that are equal the precisions are 1, 1, 0.1 and 0.1.
+                "self_bleu": pytest.approx(0.1**0.5),
+            },
+            "remoteclip": {
+                "captions": 4,
+                "distinct": 3,
+                "equal": 2 / 4,
+                "words": {"min": 2, "mean": 10 / 4, "median": 2.0, "max": 4},
+                "vocabulary": 6,
+                "distinct_1": 6 / 10,
+                "distinct_2": 4 / 6,
+                "self_bleu": pytest.approx(bleu("two ships one harbor", "two ships", "two ships", "a ship")),
+            },
         },
         "sizes": {
             "width": {"min": 60, "mean": 90.0, "median": 100.0, "max": 100},
@@ -184,6 +171,11 @@ def test_every_count_of_a_small_table(small: Path) -> None:
             ],
         },
         "box_sizes": {"small": 1, "medium": 2, "large": 1},
+        "gsd": {
+            "images": 2,
+            "metres": {"min": 0.3, "mean": 0.4, "median": 0.4, "max": 0.5},
+            "histogram": [[0.297302, 1], [0.5, 1]],
+        },
         "without": {"objects": 3, "captions": 2, "size": 1, "bytes": 1},
         "rejections": {
             "rejected": {
@@ -206,6 +198,41 @@ def test_every_count_of_a_small_table(small: Path) -> None:
             "repaired": {"E03": {"count": 2, "examples": []}},  # stated, yet not in the file
         },
         "account": account(7, 5, 2) | {"rows": 5, "holds": True, "broken": []},
+        "flags": [
+            {
+                "flag": "split-leaks",
+                "title": "images that another split holds too (file, pixels or perceptual hash)",
+                "unit": "images",
+                "count": 2,
+                "share": 2 / 5,
+                "examples": [
+                    {
+                        "what": "TEST/train/e",
+                        "why": "the same file in train: TEST/train/b",
+                        "twin": "TEST/train/b",
+                    }
+                ],
+            },
+            {
+                "flag": "boxes-outside",
+                "title": "boxes that reach over the border of the image",
+                "unit": "boxes",
+                "count": 2,
+                "share": 2 / 4,
+                "examples": [
+                    {"what": "TEST/train/a", "why": "harbor (1.5, 2.5, 97.5, 98.5) in 100 x 80"},
+                    {"what": "TEST/train/b", "why": "ship (1.5, 2.5, 96.5, 99.5) in 100 x 80"},
+                ],
+            },
+            {
+                "flag": "images-without-size",
+                "title": "images without width or height",
+                "unit": "images",
+                "count": 1,
+                "share": 1 / 5,
+                "examples": [{"what": "TEST/train/c", "why": "TEST, train"}],
+            },
+        ],
     }
 
 
@@ -227,13 +254,12 @@ def test_two_tables_are_one_corpus(small: Path, tmp_path: Path) -> None:
     report = stats.audit([small, other])
     assert (report["images"], report["captions"], report["objects"]) == (6, 7, 5)
     assert list(report["splits"]) == ["test", "train", "val"]
-    assert report["classes"]["ship"] == {"objects": 4, "images": 3}
+    assert report["classes"]["ship"] == {"objects": 4, "images": 3, "splits": {"test": 1, "train": 3}}
     assert report["datasets"]["TEST"]["images"] == 5
     # The paper's "train" is in the first table alone.
     assert report["datasets"]["TEST"]["found"] == {"images": 4, "objects": 9, "classes": 3}
     assert report["text"]["distinct"] == 4
     assert report["sizes"]["commonest"][1] == {"width": 60, "height": 80, "images": 2}
-    # The second manifest states no reasons, so its rejections are counted from the file.
     assert report["rejections"]["rejected"]["E05"]["count"] == 2
     assert report["rejections"]["dropped"]["E14"]["count"] == 8
     assert report["account"] == account(8, 6, 2) | {"rows": 6, "holds": True, "broken": []}
@@ -276,6 +302,9 @@ def naive(rows: Sequence[tables.Row]) -> dict[str, Any]:
     sizes = Counter((item.width, item.height) for item in rows if item.width and item.height)
     labels = Counter(o.label for item in rows for o in item.objects)
     holds = Counter(label for item in rows for label in {o.label for o in item.objects})
+    splits = {
+        label: Counter(i.split for i in rows for o in i.objects if o.label == label) for label in labels
+    }
 
     def spread(values: Sequence[int]) -> dict[str, Any]:
         mean = pytest.approx(statistics.mean(values))
@@ -285,15 +314,29 @@ def naive(rows: Sequence[tables.Row]) -> dict[str, Any]:
         "images": len(rows),
         "captions": len(captions),
         "objects": len(areas),
-        "classes": {label: {"objects": n, "images": holds[label]} for label, n in labels.items()},
+        "classes": {
+            label: {"objects": n, "images": holds[label], "splits": dict(splits[label])}
+            for label, n in labels.items()
+        },
         "captions_per_image": spread([len(item.captions) for item in rows]),
         "objects_per_image": spread([len(item.objects) for item in rows]),
         "text": {
             "distinct": len(set(captions)),
+            "equal": sum(n for n in Counter(captions).values() if n > 1) / len(captions),
             "words": spread([len(caption) for caption in words]),
             "vocabulary": len(set(unigrams)),
             "distinct_1": len(set(unigrams)) / len(unigrams),
             "distinct_2": len(set(bigrams)) / len(bigrams),
+            "commonest_words": commonest(unigrams),
+            "commonest_bigrams": commonest(bigrams),
+        },
+        "histograms": {
+            "captions_per_image": histogram(len(item.captions) for item in rows),
+            "objects_per_image": histogram(len(item.objects) for item in rows),
+            "words": histogram(map(len, words)),
+            "words_by_source": {},
+            "words_by_dataset": {"TEST": histogram(map(len, words))},
+            "box_edge": histogram(lower_edge(area**0.5) for area in areas),
         },
         "sizes": {
             "width": spread(list(Counter({w: n for (w, _), n in sizes.items()}).elements())),
@@ -315,6 +358,32 @@ def naive(rows: Sequence[tables.Row]) -> dict[str, Any]:
             "bytes": sum(item.image is None for item in rows),
         },
     }
+
+
+def commonest(grams: Sequence[Any]) -> list[list[Any]]:
+    counted = sorted(Counter(grams).items(), key=lambda item: (-item[1], item[0]))
+    return [[gram if isinstance(gram, str) else " ".join(gram), number] for gram, number in counted[:50]]
+
+
+def histogram(values: Iterable[Any]) -> list[list[Any]]:
+    return [[value, number] for value, number in sorted(Counter(values).items())]
+
+
+def lower_edge(edge: float) -> float:
+    """Of the eighth of an octave that a length lies in."""
+    eighth = 0
+    while 2 ** ((eighth + 1) / 8) <= edge:
+        eighth += 1
+    return float(f"{2 ** (eighth / 8):.6g}")
+
+
+def bleu(*captions: str) -> float:
+    """Mean BLEU-4 of each caption against the others, by nltk."""
+    split, smooth = [caption.split() for caption in captions], SmoothingFunction().method1
+    return statistics.mean(
+        sentence_bleu(split[:at] + split[at + 1 :], each, smoothing_function=smooth)
+        for at, each in enumerate(split)
+    )
 
 
 def random_rows(rng: random.Random, number: int) -> Iterator[tables.Row]:
@@ -417,11 +486,17 @@ def test_a_table_without_captions_sizes_objects_and_bytes(tmp_path: Path) -> Non
     assert report["sizes"] == {"width": NOTHING, "height": NOTHING, "commonest": []}
     assert report["text"] == {
         "distinct": 0,
+        "equal": None,
         "words": NOTHING,
         "vocabulary": 0,
         "distinct_1": None,
         "distinct_2": None,
+        "commonest_words": [],
+        "commonest_bigrams": [],
     }
+    assert report["gsd"] == {"images": 0, "metres": NOTHING, "histogram": []}
+    assert report["texts"] == {}
+    assert not any(map(any, report["box_places"]["counts"]))
     assert stats.render(report)
 
 
@@ -448,7 +523,7 @@ def test_null_lists_are_empty_lists(tmp_path: Path) -> None:
         (account(9, 2, rejected=3, duplicates=2, leaks=2), True),
         (account(3, 2), False),
         (account(3, 3), False),  # it adds up, but a row is missing
-        ({}, False),
+        (account(0, 0), False),
     ],
 )
 def test_the_account(tmp_path: Path, stated: dict[str, int], holds: bool) -> None:
@@ -588,3 +663,162 @@ def test_unknown_null_counts_are_not_guessed(tmp_path: Path) -> None:
     report = stats.audit([table])
     assert report["without"]["bytes"] is None
     assert re.search(r"^bytes +- +-$", stats.render(report), re.MULTILINE)
+
+
+def rich_rows(rng: random.Random, number: int) -> list[tables.Row]:
+    """Rows that raise every flag of which the order of rows could change an example."""
+    nouns = ["ship", "Ship", "storage tank", "storagetank", "plane"]
+    vocabulary = [f"w{index}" for index in range(30)]
+    rows = []
+    for index in range(number):
+        sides = [(rng.randrange(-3, 90), rng.randrange(-3, 70)) for _ in range(rng.randrange(4))]
+        boxes = [
+            Box(rng.choice(nouns), "", x, y, x + rng.randrange(20), y + rng.randrange(20)) for x, y in sides
+        ]
+        captions = [
+            " ".join(rng.choices(vocabulary, k=rng.randrange(3, 9))) for _ in range(rng.choice([0, 3]))
+        ]
+        captions = captions[:1] * 3 if rng.random() < 0.2 else captions
+        source = rng.choice(["human", "remoteclip"]) if captions else None
+        split = rng.choice(["train", "val"])
+        rows.append(
+            row(
+                f"{index:04d}",
+                split=split,
+                objects=boxes,
+                captions=captions,
+                caption_source=source,
+                width=rng.choice([100, None]),
+                gsd=rng.choice([None, 0.1, 0.25]),
+                sha256=f"{rng.randrange(number)}",
+            )
+        )
+    return rows
+
+
+def test_nothing_depends_on_shards_or_the_order_of_rows(tmp_path: Path) -> None:
+    rows = rich_rows(random.Random(3), 400)
+    first = stats.audit([written(tmp_path / "one", rows)])
+    random.Random(4).shuffle(rows)
+    second = stats.audit([written(tmp_path / "other", rows, shards=5)])
+    assert {flag["flag"] for flag in first["flags"]} >= {
+        *("split-leaks", "boxes-without-area", "boxes-outside", "images-without-size", "empty-images"),
+        *("class-spellings", "equal-captions"),
+    }
+    assert first.pop("tables") != second.pop("tables")
+    assert first == second
+
+
+def test_nothing_depends_on_the_seed_of_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts are told apart by the interpreter's own hash, which differs from run to run."""
+    table = written(tmp_path / "t", rich_rows(random.Random(5), 150), shards=2)
+    before = stats.audit([table])
+    monkeypatch.setattr(texts, "hash", lambda text: hash(f"{text}, another seed"), raising=False)
+    assert stats.audit([table]) == before
+
+
+@given(st.lists(st.lists(st.sampled_from("abc"), max_size=7).map(" ".join), min_size=2, max_size=6))
+def test_self_bleu_is_that_of_nltk(captions: list[str]) -> None:
+    assert texts.self_bleu(captions) == pytest.approx(bleu(*captions), abs=1e-12)
+
+
+def test_self_bleu_is_of_some_captions_whatever_the_table(tmp_path: Path) -> None:
+    """With two kinds of captions its value tells how many of each were drawn: about as many as there are."""
+    rows = [
+        row(f"{at:05d}", captions=["a b c d e f"] if at % 2 else [f"x{at} y{at} z{at} v{at}"])
+        for at in range(6000)
+    ]
+    rows = [item._replace(caption_source="human") for item in rows]
+    held = stats.audit([write_table(tmp_path / "t", {"train": [rows]})])["texts"]["human"]
+    # An equal caption scores 1, one that shares no word 0.
+    drawn = held["self_bleu"] * 500
+    assert drawn == pytest.approx(round(drawn))
+    assert 200 < drawn < 300
+
+
+@pytest.mark.parametrize("captions", [[], ["a ship"]])
+def test_self_bleu_of_fewer_than_two_captions_is_not_known(tmp_path: Path, captions: list[str]) -> None:
+    rows = [row("a", captions=captions, caption_source="human")]
+    held = stats.audit([write_table(tmp_path / "t", {"train": [rows]})])["texts"]
+    assert [each["self_bleu"] for each in held.values()] == [None] * len(captions)
+
+
+def test_captions_without_a_source_are_in_the_text_alone(tmp_path: Path) -> None:
+    rows = [row("a", captions=["a ship"]), row("b", captions=["a ship"], caption_source="human")]
+    report = stats.audit([write_table(tmp_path / "t", {"train": [rows]})])
+    assert (report["text"]["distinct"], report["text"]["equal"]) == (1, 1.0)
+    assert report["texts"]["human"]["equal"] == 0.0
+    assert list(report["texts"]) == ["human"]
+    assert report["histograms"]["words"] == [[2, 2]]
+    assert report["histograms"]["words_by_source"] == {"human": [[2, 1]]}
+
+
+def test_only_the_fifty_commonest_words_and_of_equal_ones_the_first(tmp_path: Path) -> None:
+    names = [f"n{at:03d}" for at in range(200)]
+    captions = [" ".join(reversed(names)), "n150 n150", "n150 n007"]
+    text = stats.audit([write_table(tmp_path / "t", {"train": [[row(captions=captions)]]})])["text"]
+    assert text["commonest_words"][:3] == [["n150", 4], ["n007", 2], ["n000", 1]]
+    assert text["commonest_words"][-1] == ["n048", 1]
+    assert len(text["commonest_words"]) == len(text["commonest_bigrams"]) == 50
+    assert text["commonest_bigrams"][:2] == [["n001 n000", 1], ["n002 n001", 1]]
+
+
+def test_a_tally_counts_what_a_counter_counts() -> None:
+    rng = np.random.default_rng(0)
+    counted, held = Counter[int](), [Tally(), Tally()]
+    for _ in range(40):
+        keys = rng.integers(0, 30_000, 20_000, dtype=np.uint64)
+        counts = rng.integers(1, 5, len(keys))
+        for key, number in zip(keys.tolist(), counts.tolist(), strict=True):
+            counted[key] += number
+        held[rng.integers(2)].add(keys, counts)
+    found = [
+        pair for keys, counts in parts(held) for pair in zip(keys.tolist(), counts.tolist(), strict=True)
+    ]
+    assert len(found) == len(counted)
+    assert dict(found) == counted
+
+
+@given(st.lists(st.text("aZ ,-\tİΣς½é港\u00a0\u2028_9", max_size=12)))
+def test_words_of_many_texts_at_once_are_those_of_each(held: list[str]) -> None:
+    vocabulary = texts.Vocabulary()
+    numbers, sizes = vocabulary.tokens(pa.array(held, pa.string()))
+    names = iter([vocabulary.words()[number] for number in numbers.tolist()])
+    assert [list(islice(names, size)) for size in sizes.tolist()] == [texts.words(text) for text in held]
+
+
+def test_boxes_that_are_nowhere_are_in_no_chart(tmp_path: Path) -> None:
+    nan, boxes = float("nan"), []
+    for edges in (
+        (nan, 0, 5, 5),
+        (5, 5, 5, 9),
+        (-40, 0, -20, 10),
+        (0, 0, float("inf"), 9),
+        (96, 76, 100, 80),
+    ):
+        boxes.append(Box("ship", "ship", *edges))
+    report = stats.audit([write_table(tmp_path / "t", {"train": [[row(objects=boxes)]]})])
+    assert report["histograms"]["box_edge"] == [[4.0, 1], [lower_edge(200**0.5), 1]]
+    counts = report["box_places"]["counts"]
+    assert (sum(map(sum, counts)), counts[31][31]) == (1, 1)
+
+
+def test_gsd_that_is_no_length_is_not_known(tmp_path: Path) -> None:
+    given = [0.3, 0.3, 15.0, 0.0, -1.0, float("nan"), float("inf"), None]
+    rows = [row(str(at), gsd=value) for at, value in enumerate(given)]
+    gsd = stats.audit([write_table(tmp_path / "t", {"train": [rows]})])["gsd"]
+    assert gsd["images"] == 3
+    assert gsd["metres"] == {"min": 0.3, "mean": pytest.approx(5.2), "median": 0.3, "max": 15.0}
+    assert gsd["histogram"] == [[0.297302, 2], [14.6721, 1]]
+
+
+def test_render_tells_flags_gsd_and_text_by_source(small: Path) -> None:
+    text = stats.render(stats.audit([small]))
+    assert (
+        "flags\n"
+        "  2 images that another split holds too (file, pixels or perceptual hash) (40.0%)\n"
+        "    TEST/train/e: the same file in train: TEST/train/b\n"
+    ) in text
+    assert text.index("flags\n") < text.index("account ")
+    assert re.search(r"^ground sampling distance \(m\) +0\.3 +0\.4 +0\.4 +0\.5$", text, re.MULTILINE)
+    assert re.search(r"^remoteclip +3 +50\.0% +6 +0\.600000 +0\.666667 +0\.\d{3}$", text, re.MULTILINE)
