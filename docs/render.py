@@ -1,4 +1,4 @@
-"""Write the pages that come from the code: docs/formats/NAME.md and docs/datasets.md.
+"""Write the pages that come from the code: docs/formats/NAME.md, datasets.md, cli-rsdata.md, cli-rsclip.md.
 
     python docs/render.py
 
@@ -12,10 +12,15 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
+
+import rsclip.cli
+import rsdata.cli
 from rsdata import corpora, formats, recipes
 from rsdata.recipes import Recipe
 
 DOCS = Path(__file__).parent
+PROGRAMS = {"rsdata": rsdata.cli.main, "rsclip": rsclip.cli.main}
 ONE_FILE = {
     "image": "One annotation file an image, paired by positional stars.",
     "split": "One file describes many images and names them.",
@@ -26,6 +31,7 @@ ONE_FILE = {
 def pages() -> dict[Path, str]:
     """All pages, by path."""
     made = {DOCS / "formats" / f"{name}.md": format_page(name) for name in formats.names()}
+    made |= {DOCS / f"cli-{name}.md": program_page(name, group) for name, group in PROGRAMS.items()}
     return {**made, DOCS / "datasets.md": datasets_page()}
 
 
@@ -77,6 +83,45 @@ def datasets_page() -> str:
         used = f"[{recipe.format}](formats/{recipe.format}.md)"
         lines.append(f"| {name} | {link} | {used} | {splits} | {' | '.join(counts)} | {recipe.licence} |")
     return "\n".join([*lines, ""])
+
+
+def program_page(name: str, group: click.Group) -> str:
+    """The page of a program: each of its commands, as `--help` tells of it."""
+    lines = [f"# {name}: every command", ""]
+    for words, command in commands(name, group):
+        lines += [f"## {words}", "", *_of_command(words, command)]
+    return "\n".join(lines)
+
+
+def commands(words: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
+    """A command and all below it, with the words that call it."""
+    context = click.Context(command, info_name=words)
+    yield words, command
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None
+            yield from commands(f"{words} {name}", below)
+
+
+def _of_command(words: str, command: click.Command) -> Iterator[str]:
+    context = click.Context(command, info_name=words)
+    text, _, example = inspect.cleandoc(str(command.help)).replace("\b\n", "").partition("Example:\n")
+    yield from ("```", f"{words} {' '.join(command.collect_usage_pieces(context))}", "```", "")
+    yield from (_escaped(text).strip(), "")
+    if example:
+        yield from ("```sh", inspect.cleandoc(example).strip(), "```", "")
+    options = [each for each in command.params if isinstance(each, click.Option)]
+    if options:
+        yield from ("| option | |", "|---|---|")
+        for left, right in filter(None, (each.get_help_record(context) for each in options)):
+            yield f"| `{left.replace('|', ', ')}` | {_escaped(right)} |"
+        yield ""
+
+
+def _escaped(text: str) -> str:
+    """Text as it stands, also where Markdown would read something into it."""
+    return re.sub(r"([*|<])", r"\\\1", text)
 
 
 def _shipped() -> list[Recipe]:

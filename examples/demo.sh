@@ -24,7 +24,7 @@ for name in rsicd dota visdrone loveda; do
 done
 
 step "3. rsdata stats: the corpus"
-rsdata stats "$folder"/tables/*
+rsdata stats "$folder"/tables/* --html "$folder/stats.html"
 
 step "4. rsdata dedup: no near-duplicates, no leaks into the scenes that are scored"
 rsdata dedup "$folder"/tables/* -o "$folder/clean" --against "$folder/tables/rsicd" --report "$folder/pairs.html"

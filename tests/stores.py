@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 from rsdata import places
 
@@ -20,3 +21,10 @@ def upload(folder: Path, url: str) -> Path:
         if path.is_file():
             (target / path.relative_to(folder).as_posix()).write_bytes(path.read_bytes())
     return target
+
+
+def remove(url: str) -> None:
+    """What lies below a URL, if anything does."""
+    target = cast(Any, places.place(url))
+    if target.exists():
+        target.fs.rm(target.path, recursive=True)
