@@ -1,22 +1,36 @@
 # Everything sets itself up in .venv: needs Python 3.11 or newer with pip, and make.
 #   make demo    raw dumps -> tables -> audit -> a short training -> scores
 #   make test    every test           make lint    style and types
+#   make coverage   every test, and the branches they run      make audit   known holes in what is installed
 #   make bench   measurements (docs/benchmarks.md)
+#   make docs    the pages as a site, build/site/index.html
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV ?= .venv
 BIN := $(VENV)/bin
 # pip of the outer Python installs into the environment, so that no ensurepip is needed.
+WORKERS = -n auto --maxprocesses 8 --dist worksteal
 INSTALL = $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check install --quiet
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test coverage lint audit bench docs clean
 
 demo: $(VENV)/train.done
 	PATH="$(abspath $(BIN)):$$PATH" bash examples/demo.sh demo
 
 test: $(VENV)/all.done
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
+
+# The file is absolute, as tests leave the folder.
+coverage: export COVERAGE_FILE = $(abspath $(VENV))/coverage
+coverage: $(VENV)/all.done
+	$(BIN)/python -m pytest $(WORKERS) --cov --cov-report= $(ARGS)
+	$(BIN)/python -m coverage report --include='rsdata/*' --skip-covered --show-missing --fail-under=95
+	$(BIN)/python -m coverage report --include='rsclip/*' --skip-covered --show-missing --fail-under=90
+
+# Asks the advisory databases on the network.
+audit: $(VENV)/all.done
+	$(BIN)/pip-audit --skip-editable
 
 lint: $(VENV)/all.done
 	$(BIN)/ruff check
@@ -33,6 +47,11 @@ bench: $(VENV)/all.done
 		'open_clip_torch[training]==3.3.0'
 	$(BIN)/python tests/benchmarks/write.py --peers $(abspath $(VENV))/peers/bin/python \
 		--clip-peers $(abspath $(VENV))/clip-peers/bin/python
+
+# The pages that come from the code are written anew; a link that leads nowhere is an error.
+docs: $(VENV)/docs.done
+	$(BIN)/python docs/render.py
+	$(BIN)/zensical build --strict
 
 clean:
 	rm -rf $(VENV) demo build dist

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 from stores import KEYS
+
+# Before torch is loaded: on products as small as those of tests a second thread only waits, and the last
+# bits of a result hang on the number of threads.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="session")
