@@ -414,21 +414,17 @@ def _datasets(counts: Counts, manifests: Sequence[Mapping[str, Any]]) -> dict[st
 
 
 def _rejections(sources: Sequence[Path], manifests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Counts as the manifests state them (where one does not: as the file has them), and first examples."""
+    """Counts as the manifests state them, and the first examples of the lists."""
     counts: Counter[tuple[str, str]] = Counter()
     examples: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for table, manifest in zip(sources, manifests, strict=True):
-        here: Counter[tuple[str, str]] = Counter()
+        for action, codes in manifest["reasons"].items():
+            counts.update({(action, code): number for code, number in codes.items()})
         for batch in _rejected(table):
-            for key, number in _reasons(batch).items():
-                here[key] += number
+            for key in _reasons(batch):
                 kept = examples.setdefault(key, [])
                 if len(kept) < EXAMPLES:
                     kept.extend(_examples(batch, key, EXAMPLES - len(kept)))
-        if "reasons" in manifest:
-            reasons = manifest["reasons"].items()
-            here = Counter({(action, code): n for action, codes in reasons for code, n in codes.items()})
-        counts.update(here)
     report: dict[str, Any] = {action: {} for action in _ACTIONS}
     for (action, code), count in sorted(counts.items()):
         entry = {"count": count, "examples": examples.get((action, code), [])}
@@ -446,10 +442,10 @@ def _rejected(table: Path) -> Iterator[pa.RecordBatch]:
             raise TableError(f"{path}: damaged: {error}; convert it again") from error
 
 
-def _reasons(batch: pa.RecordBatch) -> dict[tuple[str, str], int]:
+def _reasons(batch: pa.RecordBatch) -> list[tuple[str, str]]:
     keys = pa.table({"action": batch["action"], "code": batch["code"]})
-    sums = keys.group_by(["action", "code"], use_threads=False).aggregate([([], "count_all")])
-    return {(row["action"], row["code"]): row["count_all"] for row in sums.to_pylist()}
+    found = keys.group_by(["action", "code"], use_threads=False).aggregate([])
+    return [(row["action"], row["code"]) for row in found.to_pylist()]
 
 
 def _examples(batch: pa.RecordBatch, key: tuple[str, str], most: int) -> list[dict[str, Any]]:

@@ -37,10 +37,10 @@ def main() -> None:
         print(" ".join(command), file=sys.stderr, flush=True)
         printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
         page = PAGE.read_text(encoding="utf-8")
-        start, end = f"<!-- {name} -->\n", "\n<!-- end -->"
+        start, end = f"<!-- {name} -->\n", "<!-- end -->"
         before, _, rest = page.partition(start)
         after = rest.partition(end)[2]
-        PAGE.write_text(f"{before}{start}{printed}{end}{after}", encoding="utf-8")
+        PAGE.write_text(f"{before}{start}{printed}\n{end}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":
