@@ -30,6 +30,8 @@ LABEL = 64 << 20
 """Bytes of a label or list file: no image has more, and to parse them takes up to 16 times the memory."""
 DOCUMENT = 2 << 30
 """Bytes of a file that describes many images."""
+ELEMENTS = 512 << 20
+"""Bytes of one whose elements are held as they are, which takes ten times the memory."""
 _LITTER = ("Thumbs.db", "desktop.ini", "__MACOSX")
 
 

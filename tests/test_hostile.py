@@ -94,8 +94,9 @@ def test_xml_a_hundred_thousand_deep(reader: Any, root: str, tmp_path: Path) -> 
     [
         *[(name, ".json", files.LABEL) for name in ("labelme", "soda", "xbd", "geojson")],
         *[("voc", ".xml", files.LABEL), ("dota", ".txt", files.LABEL), ("yolo", ".txt", files.LABEL)],
-        *[(name, ".json", files.DOCUMENT) for name in ("coco", "panoptic", "karpathy", "auair", "xview")],
-        *[("cvat", ".xml", files.DOCUMENT), ("pairs", ".csv", files.DOCUMENT)],
+        *[(name, ".json", files.ELEMENTS) for name in ("panoptic", "auair")],
+        *[(name, ".json", files.DOCUMENT) for name in ("coco", "karpathy", "xview")],
+        *[("cvat", ".xml", files.ELEMENTS), ("pairs", ".csv", files.DOCUMENT)],
     ],
 )
 def test_a_file_that_is_too_large_is_named_before_it_is_read(

@@ -29,7 +29,7 @@ def document(root: Path, path: str) -> tuple[dict[str, Any], list[Rejection]]:
 
 def elements(root: Path, path: str) -> tuple[dict[str, list[Element]], list[Rejection]]:
     """The elements of each array of a JSON object by key (files.scan_json), and the note on its encoding."""
-    text, encoding = files.read_text(root, path, files.DOCUMENT)
+    text, encoding = files.read_text(root, path, files.ELEMENTS)
     found: dict[str, list[Element]] = {}
     for element in files.scan_json(text, path):
         held = found.setdefault(element.key, [])

@@ -35,7 +35,7 @@ def read(root: Path, path: str, classes: Classes) -> Iterator[Record | Rejection
 
     Raises AnnotationError where the file is not well-formed or of another grammar (E01), or has a DTD (E29).
     """
-    tree, encoding = parse(root, path, files.DOCUMENT)
+    tree, encoding = parse(root, path, files.ELEMENTS)
     yield from files.foreign(path, encoding)
     if tree.tag != "annotations":
         raise AnnotationError(path, 0, f"not CVAT for images: <{tree.tag}>, expected <annotations>")
