@@ -15,7 +15,7 @@ import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -371,6 +371,7 @@ def locked(table: Path) -> Iterator[None]:
     if not places.is_local(table) or fcntl is None:
         yield
         return
+    was_there = table.exists()
     try:
         places.make_folder(table)
         descriptor = os.open(table, os.O_RDONLY)
@@ -386,6 +387,9 @@ def locked(table: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        if not was_there:
+            with suppress(OSError):  # it is not empty, as it should be
+                table.rmdir()
         os.close(descriptor)
 
 
