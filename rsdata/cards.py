@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from rsdata import page, rasters, tables
-from rsdata.errors import TableError
+from rsdata.records import EDGES
 
 SIDE = 320
 """Pixels of the longer side of a thumbnail."""
@@ -33,8 +33,6 @@ CHIPS = 150
 LEGEND = 12
 """Classes named below an image."""
 
-_ROWS = 4096
-_EDGES = ("xmin", "ymin", "xmax", "ymax")
 _FARTHEST = 1e7
 _QUALITIES = (75, 60, 45, 30)
 _LEAST = 32
@@ -42,7 +40,7 @@ _GOLDEN = 137.508
 _COLUMNS = (
     *("image_id", "dataset", "split", "image.bytes", "width", "height", "label"),
     *("captions.list.element", "caption_source"),
-    *(f"objects.list.element.{name}" for name in ("label", "raw_label", *_EDGES)),
+    *(f"objects.list.element.{name}" for name in ("label", "raw_label", *EDGES)),
     "objects.list.element.flags.list.element",
     "objects.list.element.polygon.list.element",
 )
@@ -65,23 +63,30 @@ def rows(
     Only row groups that hold one are read, and of these one column at a time: what is not wanted of a column
     is let go before the next is read. Raises TableError where a shard is damaged.
     """
+    for row in _found(shards, ids, _COLUMNS):
+        yield _whole(row, side, most)
+
+
+def pictures(shards: Sequence[Path], ids: Collection[str], side: int) -> dict[str, Picture | None]:
+    """The images of some rows by `thumbnail`, by image_id. Raises TableError where a shard is damaged."""
+    found = _found(shards, ids, ("image_id", "image.bytes"))
+    return {row["image_id"]: _picture(row, side) for row in found}
+
+
+def _found(shards: Sequence[Path], ids: Collection[str], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     wanted = pa.array(sorted(ids), pa.string())
     for path in shards if ids else ():
-        try:
-            with tables.parquet(path) as shard:
-                for number in range(shard.num_row_groups):
-                    met = pc.is_in(shard.read_row_group(number, columns=["image_id"])["image_id"], wanted)
-                    if pc.any(met).as_py():
-                        for row in _group(shard, number, met):
-                            yield _whole(row, side, most)
-        except (pa.ArrowException, OSError, KeyError) as error:
-            raise TableError(f"{path}: damaged: {error}") from error
+        with tables.reading(path, columns) as shard:
+            for number in range(shard.num_row_groups):
+                met = pc.is_in(shard.read_row_group(number, columns=["image_id"])["image_id"], wanted)
+                if pc.any(met).as_py():
+                    yield from _group(shard, number, met, columns)
 
 
-def _group(shard: Any, number: int, met: pa.ChunkedArray) -> list[dict[str, Any]]:
+def _group(shard: Any, number: int, met: pa.ChunkedArray, wanted: Sequence[str]) -> list[dict[str, Any]]:
     held: dict[str, pa.ChunkedArray] = {}
-    for name in dict.fromkeys(name.split(".")[0] for name in _COLUMNS):
-        columns = [each for each in _COLUMNS if each.split(".")[0] == name]
+    for name in dict.fromkeys(name.split(".")[0] for name in wanted):
+        columns = [each for each in wanted if each.split(".")[0] == name]
         held[name] = shard.read_row_group(number, columns=columns).filter(met)[name]
     found: list[dict[str, Any]] = pa.table(held).to_pylist()
     return found
@@ -89,8 +94,7 @@ def _group(shard: Any, number: int, met: pa.ChunkedArray) -> list[dict[str, Any]
 
 def _whole(row: dict[str, Any], side: int, most: int | None) -> dict[str, Any]:
     """A row with its picture, and nothing null that another program may have left so."""
-    image = row.pop("image") or {}
-    row["picture"] = thumbnail(image.get("bytes"), side, most)
+    row["picture"] = _picture(row, side, most)
     row["dataset"], row["split"] = row["dataset"] or "", row["split"] or ""
     row["captions"] = [caption or "" for caption in row["captions"] or ()]
     row["objects"] = [
@@ -98,12 +102,17 @@ def _whole(row: dict[str, Any], side: int, most: int | None) -> dict[str, Any]:
             **item,
             "label": item["label"] or "",
             "raw_label": item["raw_label"] or "",
-            **{edge: math.nan if item[edge] is None else item[edge] for edge in _EDGES},
+            **{edge: math.nan if item[edge] is None else item[edge] for edge in EDGES},
             "flags": item["flags"] or [],
         }
         for item in row["objects"] or ()
     ]
     return row
+
+
+def _picture(row: dict[str, Any], side: int, most: int | None = None) -> Picture | None:
+    """The picture of a row, whose `image` goes."""
+    return thumbnail((row.pop("image") or {}).get("bytes"), side, most)
 
 
 def chosen(shards: Iterable[Path], most: int) -> list[str]:
@@ -116,13 +125,8 @@ def chosen(shards: Iterable[Path], most: int) -> list[str]:
     classes: dict[str, list[tuple[bytes, str]]] = {}
     objects: Counter[str] = Counter()
     for path in shards:
-        try:
-            with tables.parquet(path) as shard:
-                columns = ["image_id", "dataset", "objects.list.element.label"]
-                for batch in shard.iter_batches(_ROWS, columns=columns):
-                    _keep(batch, most, datasets, classes, objects)
-        except (pa.ArrowException, OSError, KeyError) as error:
-            raise TableError(f"{path}: damaged: {error}") from error
+        for batch in tables.batches(path, ("image_id", "dataset", "objects.list.element.label")):
+            _keep(batch, most, datasets, classes, objects)
     order = sorted(classes, key=lambda name: (-objects[name], name))
     groups = [*(datasets[name] for name in sorted(datasets)), *(classes[name] for name in order)]
     taken: dict[str, None] = {}
@@ -319,7 +323,7 @@ def outline(item: Mapping[str, Any], tolerance: float) -> str:
     """
     points = item["polygon"]
     if not points or len(points) < 6 or len(points) % 2:
-        xmin, ymin, xmax, ymax = (item[edge] for edge in _EDGES)
+        xmin, ymin, xmax, ymax = (item[edge] for edge in EDGES)
         points = [xmin, ymin, xmax, ymin, xmax, ymax, xmin, ymax]
     corners = np.array(points, np.float32).reshape(-1, 2)
     if not (np.abs(corners) < _FARTHEST).all():
@@ -334,7 +338,7 @@ def outline(item: Mapping[str, Any], tolerance: float) -> str:
 
 def area(item: Mapping[str, Any]) -> float:
     """Square pixels, 0 where a number is not finite: what is sorted by it needs an order."""
-    xmin, ymin, xmax, ymax = (item[edge] for edge in _EDGES)
+    xmin, ymin, xmax, ymax = (item[edge] for edge in EDGES)
     area = (xmax - xmin) * (ymax - ymin)
     return area if math.isfinite(area) else 0.0
 

@@ -181,15 +181,11 @@ def _captions(sources: Sequence[Path], merged: Mapping[str, Sequence[str]]) -> d
     for source in sources:
         for path in tables.shards(source):
             columns = ["image_id", "captions.list.element", "caption_source"]
-            try:
-                with tables.parquet(path) as shard:
-                    for batch in shard.iter_batches(10_000, columns=columns):
-                        human = pc.equal(batch["caption_source"], HUMAN)
-                        met = pc.and_(pc.is_in(batch["image_id"], wanted), pc.fill_null(human, False))
-                        for row in batch.filter(met).to_pylist():
-                            held[row["image_id"]] = row["captions"]
-            except (pa.ArrowException, KeyError) as error:
-                raise TableError(f"{path}: damaged: {error}") from error
+            for batch in tables.batches(path, columns):
+                human = pc.equal(batch["caption_source"], HUMAN)
+                met = pc.and_(pc.is_in(batch["image_id"], wanted), pc.fill_null(human, False))
+                for row in batch.filter(met).to_pylist():
+                    held[row["image_id"]] = row["captions"]
     found = {
         kept: [caption for image_id in each for caption in held.get(image_id, ())]
         for kept, each in merged.items()

@@ -11,6 +11,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from rsdata.arguments import Place
-from rsdata.engine import ENGINES, without_pandas
+from rsdata.engine import ENGINES, cores, without_pandas
 from rsdata.errors import RecipeError, RsdataError, UnfinishedError
 from rsdata.progress import Progress
 
@@ -31,21 +32,14 @@ EXAMPLES = 2
 """Rejections shown of each code."""
 
 
-def _completed(*kinds: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
-    """What a shell offers where a name is due: of recipes, corpora, formats, captions; then files."""
+def _completed(
+    *modules: str, more: Sequence[str] = ()
+) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+    """What a shell offers where a name is due: the names() of these modules, and more; then files."""
 
     def offer(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
-        from rsdata import box_to_caption, places
-        from rsdata import formats as grammars
-
-        shipped = places.recipes()
-        names = {
-            "recipes": [path.stem for path in shipped.glob("*.toml")],
-            "corpora": [path.stem for path in (shipped / "corpora").glob("*.toml")],
-            "formats": grammars.names(),
-            "captions": [*box_to_caption.names(), "none"],
-        }
-        found = sorted(name for kind in kinds for name in names[kind] if name.startswith(begun))
+        names = [name for module in modules for name in import_module(f"rsdata.{module}").names()]
+        found = sorted(name for name in (*names, *more) if name.startswith(begun))
         return [CompletionItem(name) for name in found] or [CompletionItem(begun, type="file")]
 
     return offer
@@ -58,7 +52,7 @@ _captions = click.option(
     "--captions",
     default="remoteclip",
     show_default=True,
-    shell_complete=_completed("captions"),
+    shell_complete=_completed("box_to_caption", more=["none"]),
     help="Caption set: remoteclip, a2c, rich, none; or remotecount, which keeps the images to count on.",
 )
 _large_count = click.option(
@@ -208,7 +202,7 @@ def convert(
                 box_to_caption.check(chosen["captions"], large_count=chosen["large_count"])
             if address and engine != "ray":
                 raise RecipeError("--address goes with --engine ray")
-        options = Options(engine=Engine(engine, workers or _cores(), address), **chosen)
+        options = Options(engine=Engine(engine, workers or cores(), address), **chosen)
 
         def advance(step: flow.Step) -> None:
             progress.step(step.images, step.total, step.kept, step.rejected)
@@ -641,7 +635,7 @@ def dedup(
                     output,
                     decision,
                     merge_captions,
-                    workers or _cores(),
+                    workers or cores(),
                     overwrite,
                     progress.step,
                 )
@@ -743,13 +737,6 @@ def _usage() -> Iterator[None]:
         yield
     except RecipeError as error:
         raise click.UsageError(str(error), click.get_current_context()) from error
-
-
-def _cores() -> int:
-    """The cores that this process may use, which on a shared machine are fewer than there are."""
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _bytes(text: str | None) -> int | None:

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rsdata import stats, tables
-from rsdata.errors import TableError
 from rsdata.grid import fit, grid, share
+from rsdata.records import EDGES
 from rsdata.stats import Counts
 from rsdata.tally import digests, distribution, mixed
 
@@ -26,14 +26,12 @@ WORDS = 20
 CLASSES_SHOWN = 20
 WORDS_SHOWN = 10
 
-_ROWS = 4096
-_EDGES = ("xmin", "ymin", "xmax", "ymax")
 _OBJECT = "objects.list.element"
 _COLUMNS = (
     "image_id",
     "sha256",
     "captions.list.element",
-    *(f"{_OBJECT}.{key}" for key in ("label", *_EDGES)),
+    *(f"{_OBJECT}.{key}" for key in ("label", *EDGES)),
 )
 _UNITS = ("images", "captions", "objects")
 _EXAMPLE = "the first"
@@ -114,17 +112,13 @@ def _images(sources: Sequence[Path]) -> _Images:
 def _batches(sources: Sequence[Path], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     for table in sources:
         for shard in tables.shards(table):
-            try:
-                with tables.parquet(shard) as parquet:
-                    yield from parquet.iter_batches(_ROWS, columns=list(columns))
-            except (pa.ArrowException, OSError) as error:
-                raise TableError(f"{shard}: damaged: {error}; convert it again") from error
+            yield from tables.batches(shard, columns)
 
 
 def _digests(batch: pa.RecordBatch) -> _Images:
     held = pc.list_flatten(batch["objects"])
     objects = _hashes(held.field("label"))
-    for edge in _EDGES:
+    for edge in EDGES:
         bits = held.field(edge).to_numpy(zero_copy_only=False).astype(np.float32).view(np.uint32)
         objects = mixed(objects + bits)
     return _Images(

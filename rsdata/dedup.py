@@ -5,7 +5,6 @@ Of the images that are no leaks, duplicates form groups, and the copy stays that
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -25,6 +24,7 @@ from rsdata.hashing import SYMMETRIES, VIEWS
 from rsdata.leaks import VARIANTS, Benchmark, Corpus, Found, Search
 from rsdata.removals import HIT, NAMED, REMOVED, RULES, UNCOMPARED
 from rsdata.replay import replay
+from rsdata.tally import digests
 
 METHODS = {"star": 4, "paper": 2, "none": 4}
 """How duplicates are grouped, and the distance that goes with it. star: each image that goes lies within it
@@ -270,8 +270,8 @@ def _read(sources: Sequence[Source], searches: Sequence[Search], folder: Path | 
                 search.look(batch, told, start)
             arrays.add(
                 phash=pc.fill_null(batch["phash"], 0).to_numpy(),
-                sha256=_shortened(batch["sha256"]),
-                pixels=_shortened(batch["pixels"]),
+                sha256=digests(batch["sha256"].to_pylist()),
+                pixels=digests(batch["pixels"].to_pylist()),
                 hashed=hashed,
                 flat=hashed & pc.fill_null(batch["low_info"], True).to_numpy(),
                 held=held,
@@ -282,13 +282,6 @@ def _read(sources: Sequence[Source], searches: Sequence[Search], folder: Path | 
         raise TableError("no image to compare")
     names = ("phash", "sha256", "pixels", "hashed", "flat", "held", "words")
     return Corpus(*map(arrays.get, names))
-
-
-def _shortened(digests: pa.ChunkedArray) -> Any:
-    """64 bits of each digest, 0 for null."""
-    texts = digests.to_pylist()
-    short = [hashlib.blake2b(text.encode(), digest_size=8).digest() if text else bytes(8) for text in texts]
-    return np.frombuffer(b"".join(short), np.uint64)
 
 
 def _words(column: pa.ChunkedArray) -> Any:

@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from rsdata.engine import cores
+
 OK, WARNING, FAIL = "ok", "warning", "FAIL"
 GIB = 1 << 30
 LEAST_MEMORY = 4 * GIB
@@ -134,8 +136,7 @@ def gpu() -> Iterator[Line]:
 
 def resources() -> Iterator[Line]:
     """Cores, memory, disks, open files."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield Line("cores", OK, f"{usable} of {os.cpu_count()}")
+    yield Line("cores", OK, f"{cores()} of {os.cpu_count()}")
     memory = _memory()
     if memory is not None:
         low = memory < LEAST_MEMORY

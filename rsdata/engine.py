@@ -73,6 +73,11 @@ def without_pandas() -> None:
     sys.meta_path.insert(0, _WithoutPandas())
 
 
+def cores() -> int:
+    """The cores that this process may use, which on a shared machine are fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def give_up(task: Task, deaths: int) -> Task | None:
     """What `map_tasks` does by itself with a task whose workers died: another go, then set it aside."""
     return task if deaths < ATTEMPTS else None

@@ -82,14 +82,11 @@ def _labels(table: Path) -> list[str]:
 
 def _groups(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """The row groups of a shard. Raises TableError where it is damaged or not in our schema."""
-    try:
-        with tables.parquet(path) as shard:
-            if not shard.schema_arrow.remove_metadata().equals(SCHEMA):
-                raise TableError(f"{path}: not the columns of a table; see rsdata validate, rsdata repair")
-            for group in range(shard.num_row_groups):
-                yield tables.sound(path, shard.read_row_group(group, columns))
-    except (pa.ArrowException, OSError) as error:
-        raise TableError(f"{path}: damaged: {error}") from error
+    with tables.reading(path) as shard:
+        if not shard.schema_arrow.remove_metadata().equals(SCHEMA):
+            raise TableError(f"{path}: not the columns of a table; see rsdata validate, rsdata repair")
+        for group in range(shard.num_row_groups):
+            yield tables.sound(path, shard.read_row_group(group, columns))
 
 
 def _items(table: Path, counts: Counter[str], to: str) -> Iterator[Item]:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rsdata import spellings
+from rsdata.records import EDGES
 
 EXAMPLES = 5
 COVERS = 0.99
@@ -91,7 +92,7 @@ def objects(batch: pa.RecordBatch) -> Objects:
     """The objects of a batch that has the columns objects, width and height."""
     rows = pc.list_parent_indices(batch["objects"]).to_numpy()
     held = pc.list_flatten(batch["objects"])
-    edges = (_floats(held.field(edge)) for edge in ("xmin", "ymin", "xmax", "ymax"))
+    edges = (_floats(held.field(edge)) for edge in EDGES)
     return Objects(
         rows, held.field("label"), *edges, *(_floats(batch[side])[rows] for side in ("width", "height"))
     )

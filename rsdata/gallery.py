@@ -99,4 +99,4 @@ def _picture(held: Picture | None) -> str:
 def _pictures(sources: Sequence[Source], wanted: set[str]) -> dict[str, Picture | None]:
     """Small pictures by id, of images whose bytes a table holds."""
     shards = [path for source in sources if source.is_table for path in source.shards]
-    return {row["image_id"]: row["picture"] for row in cards.rows(shards, wanted, SIDE)}
+    return cards.pictures(shards, wanted, SIDE)

@@ -33,7 +33,7 @@ def cell(value: Any) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:,.1f}"
-    return f"{value:,}" if isinstance(value, int) else _shown(str(value))
+    return f"{value:,}" if isinstance(value, int) else printable(str(value))
 
 
 def share(part: int | None, total: int) -> str:
@@ -43,7 +43,7 @@ def share(part: int | None, total: int) -> str:
 
 def fit(text: str, width: int = WIDTH, *, from_end: bool = False) -> str:
     """`text` cut to `width` columns with an ellipsis at its end, or at its start with `from_end`."""
-    text = _shown(text)
+    text = printable(text)
     if _columns(text) <= width:
         return text
     used, kept = 1, []
@@ -55,7 +55,8 @@ def fit(text: str, width: int = WIDTH, *, from_end: bool = False) -> str:
     return "…" + "".join(reversed(kept)) if from_end else "".join(kept) + "…"
 
 
-def _shown(text: str) -> str:
+def printable(text: str) -> str:
+    """`text` with U+FFFD for each character that a terminal would obey, or that nobody sees."""
     return "".join(character if character.isprintable() else "�" for character in text)
 
 

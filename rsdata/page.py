@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from rsdata import places
 from rsdata.errors import RsdataError
+from rsdata.grid import printable
 
 LONGEST = 400
 """Characters shown of a text from a table: a caption may be a book."""
@@ -46,7 +47,7 @@ def text(value: object) -> str:
     """A value from a table as HTML: escaped, cut to LONGEST characters, nothing that is not printable."""
     shown = str(value)
     shown = shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 1]}…"
-    return escape("".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in shown))
+    return escape(printable(shown))
 
 
 def number(value: float | None) -> str:

@@ -221,7 +221,7 @@ class _Zip(_Archive):
                 continue
             if stat.S_ISLNK(info.external_attr >> 16):
                 self._refused.append((info.filename, "a link in an archive"))
-            elif _escapes(info.filename):
+            elif escapes(info.filename):
                 self._refused.append((info.filename, "a path that leaves the archive"))
             elif info.file_size > max(_EXPANDED, _RATIO * info.compress_size):
                 why = (
@@ -277,9 +277,10 @@ class _Tar(_Archive):
             left -= len(data)
 
 
-def _escapes(path: str) -> bool:
-    parts = path.replace("\\", "/").split("/")
-    return path.startswith("/") or ".." in parts or "\0" in path or (len(path) > 1 and path[1] == ":")
+def escapes(path: str) -> bool:
+    """Whether a path from elsewhere, of whatever system, may lead out of the folder that it is meant in."""
+    plain = path.replace("\\", "/")
+    return plain.startswith("/") or ".." in plain.split("/") or "\0" in path or path[1:2] == ":"
 
 
 @lru_cache(maxsize=8)

@@ -22,6 +22,10 @@ LONGEST_NAME = 256
 """Characters of a label: what is longer names nothing, and would take minutes to put into the plural."""
 
 
+EDGES = ("xmin", "ymin", "xmax", "ymax")
+"""The names of the edges of a box, in the order of the fields of Box."""
+
+
 class Box(NamedTuple):
     """One object. Field order equals the struct fields of the `objects` column.
 

@@ -104,7 +104,7 @@ def _examples(audit: Mapping[str, Any], *units: str) -> list[Mapping[str, str]]:
 def _overview(sources: Sequence[Path], audit: Mapping[str, Any]) -> str:
     manifests = [tables.manifest(source) for source in sources]
     objects = {
-        key: sum(manifest.get("objects", {}).get(key, 0) for manifest in manifests)
+        key: sum(manifest["objects"].get(key, 0) for manifest in manifests)
         for key in ("found", "dropped", "removed", "written")
     }
     totals = {

@@ -12,15 +12,14 @@ from __future__ import annotations
 import hashlib
 import inspect
 import random
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from rsdata import files, scenes, tiles
+from rsdata import files, places, scenes, tiles
 from rsdata.errors import RecipeError
 from rsdata.recipes import Layout, Recipe
 from rsdata.records import Box, Record
@@ -318,8 +317,7 @@ def _write_records(
 
 def _made(folder: Path, name: str) -> Path:
     """The path of a file to write, its folder made. Raises RecipeError where it is outside of `folder`."""
-    path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or "\0" in name or re.match("[A-Za-z]:", name):
+    if places.escapes(name):
         raise RecipeError(f"{name!r}: the recipe names a file outside of the dump, which is not written")
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     return folder / name

@@ -13,14 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-
 from rsdata import box_to_caption, cards, page, statements, tables
 from rsdata.box_to_caption import Place
 from rsdata.cards import Palette
 from rsdata.errors import RecipeError, TableError
+from rsdata.grid import printable
 from rsdata.page import Section
-from rsdata.records import HUMAN, Box
+from rsdata.records import EDGES, HUMAN, Box
 from rsdata.templates import _grammar as grammar
 from rsdata.words import Words
 
@@ -28,7 +27,6 @@ SIDE = 1600
 """Pixels of the longer side of the picture, at most."""
 NEAREST = 3
 
-_EDGES = ("xmin", "ymin", "xmax", "ymax")
 _CANDIDATES = 200
 
 
@@ -78,12 +76,8 @@ def _nearest(image_id: str, shards: Sequence[Path]) -> list[str]:
 
 def _all_ids(shards: Sequence[Path]) -> Iterator[str]:
     for path in shards:
-        try:
-            with tables.parquet(path) as shard:
-                for batch in shard.iter_batches(10_000, columns=["image_id"]):
-                    yield from batch["image_id"].to_pylist()
-        except (pa.ArrowException, OSError) as error:
-            raise TableError(f"{path}: damaged: {error}") from error
+        for batch in tables.batches(path, ["image_id"]):
+            yield from batch["image_id"].to_pylist()
 
 
 def _told(row: Mapping[str, Any], words: Words) -> Iterator[Told]:
@@ -141,7 +135,7 @@ def as_json(shown: Shown) -> dict[str, Any]:
     return {
         **{key: row[key] for key in ("image_id", "dataset", "split", "width", "height", "label")},
         "boxes": [
-            {"number": number, **{key: item[key] for key in ("label", *_EDGES)}, "flags": item["flags"]}
+            {"number": number, **{key: item[key] for key in ("label", *EDGES)}, "flags": item["flags"]}
             for number, item in enumerate(row["objects"], 1)
         ],
         "caption_source": row["caption_source"],
@@ -152,28 +146,24 @@ def as_json(shown: Shown) -> dict[str, Any]:
 def lines(shown: Shown) -> Iterator[str]:
     """The same as text. Characters that a terminal would obey are replaced."""
     row = shown.row
-    yield _plain(f"{row['image_id']} ({_about(row)})")
+    yield printable(f"{row['image_id']} ({_about(row)})")
     objects = row["objects"]
     yield f"{len(objects):,} boxes: xmin ymin xmax ymax, pixels" if objects else "no boxes"
     wide = max((len(item["label"]) for item in objects), default=0)
     for number, item in enumerate(objects, 1):
-        edges = " ".join(f"{item[edge]:8.1f}" for edge in _EDGES)
+        edges = " ".join(f"{item[edge]:8.1f}" for edge in EDGES)
         flags = f"  {', '.join(item['flags'])}" if item["flags"] else ""
-        yield _plain(f"{number:>5}  {item['label']:<{wide}} {edges}{flags}")
+        yield printable(f"{number:>5}  {item['label']:<{wide}} {edges}{flags}")
     source = f" ({row['caption_source']})" if row["caption_source"] else ""
-    yield _plain(f"{len(shown.captions):,} captions{source}" if shown.captions else "no captions")
+    yield printable(f"{len(shown.captions):,} captions{source}" if shown.captions else "no captions")
     for told in shown.captions:
-        yield _plain(f"  {told.text}")
+        yield printable(f"  {told.text}")
         yield f"    {_spoken(told)}"
 
 
 def _about(row: Mapping[str, Any]) -> str:
     size = f"{row['width']} x {row['height']} pixels" if row["width"] and row["height"] else "size unknown"
     return ", ".join(filter(None, [row["dataset"], row["split"], row["label"], size]))
-
-
-def _plain(text: str) -> str:
-    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
 
 
 def _spoken(told: Told) -> str:
@@ -257,7 +247,7 @@ def _boxes(shown: Shown, palette: Palette) -> str:
     for number, (item, lights) in enumerate(zip(shown.row["objects"], _speakers(shown), strict=True), 1):
         button = f'<button type="button" data-on="{lights}" data-key="b{number}">{number}</button>'
         label = f'<span class="swatch" {palette.style(item["label"])}></span>{page.text(item["label"])}'
-        edges = [f"{item[edge]:,.1f}" for edge in _EDGES]
+        edges = [f"{item[edge]:,.1f}" for edge in EDGES]
         rows.append([button, label, *edges, page.text(", ".join(item["flags"]))])
-    head = ["#", "class", *(f"#{edge}" for edge in _EDGES), "flags"]
+    head = ["#", "class", *(f"#{edge}" for edge in EDGES), "flags"]
     return page.table(head, rows) if rows else "<p>None.</p>"

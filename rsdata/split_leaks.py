@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rsdata import tables
-from rsdata.errors import TableError
 from rsdata.tally import digests
 
 RULES = {"sha256": "file", "pixels": "pixels", "phash": "perceptual hash"}
@@ -92,19 +91,12 @@ def _ids(shards: Sequence[Path], rows: Any) -> Iterator[tuple[int, str]]:
     """The image_id of each of some rows, counted over all shards; other row groups are not read."""
     start = 0
     for shard in shards:
-        try:
-            with tables.parquet(shard) as parquet:
-                for number in range(parquet.num_row_groups):
-                    stop = start + parquet.metadata.row_group(number).num_rows
-                    here = rows[np.searchsorted(rows, start) : np.searchsorted(rows, stop)]
-                    if len(here):
-                        held = parquet.read_row_group(number, ["image_id"])["image_id"].take(
-                            pa.array(here - start)
-                        )
-                        yield from (
-                            (row, name or "")
-                            for row, name in zip(here.tolist(), held.to_pylist(), strict=True)
-                        )
-                    start = stop
-        except (pa.ArrowException, OSError) as error:
-            raise TableError(f"{shard}: damaged: {error}; convert it again") from error
+        with tables.reading(shard) as parquet:
+            for number in range(parquet.num_row_groups):
+                stop = start + parquet.metadata.row_group(number).num_rows
+                here = rows[np.searchsorted(rows, start) : np.searchsorted(rows, stop)]
+                if len(here):
+                    held = parquet.read_row_group(number, ["image_id"])["image_id"]
+                    names = held.take(pa.array(here - start)).to_pylist()
+                    yield from ((row, name or "") for row, name in zip(here.tolist(), names, strict=True))
+                start = stop

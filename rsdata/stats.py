@@ -18,9 +18,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rsdata import flags, paper, split_leaks, tables, texts
-from rsdata.errors import TableError
 from rsdata.flags import Flags, Objects
 from rsdata.grid import WIDTH, fit, grid, share
+from rsdata.records import EDGES
 from rsdata.split_leaks import SplitLeaks
 from rsdata.tally import distribution, listed, lower_edges, octaves
 from rsdata.texts import Texts
@@ -31,13 +31,13 @@ CLASSES_SHOWN = 40
 CELLS = 32
 """Rows and columns of `box_places`."""
 
-_ROWS = 4096
 _ACTIONS = ("rejected", "dropped", "repaired")
+_EXAMPLE_OF = ["path", "line", "image", "why"]
 _OBJECT = "objects.list.element"
 _COLUMNS = (
     *("image_id", "dataset", "width", "height", "captions.list.element", "caption_source", "label", "gsd"),
     *split_leaks.COLUMNS,
-    *(f"{_OBJECT}.{name}" for name in ("label", "xmin", "ymin", "xmax", "ymax")),
+    *(f"{_OBJECT}.{name}" for name in ("label", *EDGES)),
 )
 _EXAMPLE = "the first"
 _SPREAD = ("min", "mean", "median", "max")
@@ -211,16 +211,10 @@ def count(sources: Sequence[Path]) -> Counts:
 
 def _read(shard: Path, counts: Counts) -> None:
     """Count a shard, in batches so that memory does not grow with it."""
-    try:
-        with tables.parquet(shard) as parquet:
-            held = {parquet.schema.column(at).path for at in range(len(parquet.schema))}
-            if missing := [name for name in (*_COLUMNS, "image.bytes") if name not in held]:
-                raise TableError(f"{shard}: lacks the column {missing[0]}: convert it again")
-            _count_bytes(parquet.metadata, counts)
-            for batch in parquet.iter_batches(_ROWS, columns=list(_COLUMNS)):
-                _count(batch, counts)
-    except (pa.ArrowException, OSError) as error:
-        raise TableError(f"{shard}: damaged: {error}; convert it again") from error
+    with tables.reading(shard, (*_COLUMNS, "image.bytes")) as parquet:
+        _count_bytes(parquet.metadata, counts)
+        for batch in parquet.iter_batches(tables.BATCH, columns=list(_COLUMNS)):
+            _count(batch, counts)
 
 
 def _count_bytes(footer: pq.FileMetaData, counts: Counts) -> None:
@@ -402,7 +396,7 @@ def _with_empty(held: dict[str, dict[str, int]], stated: Iterable[Mapping[str, A
 
 
 def _datasets(counts: Counts, manifests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    stated = [manifest.get("datasets", {}) for manifest in manifests]
+    stated = [manifest["datasets"] for manifest in manifests]
     report = _with_empty(counts.by(0), stated)
     for name, dataset in report.items():
         entries = [datasets[name] for datasets in stated if name in datasets]
@@ -435,11 +429,7 @@ def _rejections(sources: Sequence[Path], manifests: Sequence[Mapping[str, Any]])
 def _rejected(table: Path) -> Iterator[pa.RecordBatch]:
     path = table / tables.REJECTIONS
     if path.is_file():
-        try:
-            with tables.parquet(path) as parquet:
-                yield from parquet.iter_batches(_ROWS)
-        except (pa.ArrowException, OSError) as error:
-            raise TableError(f"{path}: damaged: {error}; convert it again") from error
+        yield from tables.batches(path, ("action", "code", *_EXAMPLE_OF))
 
 
 def _reasons(batch: pa.RecordBatch) -> list[tuple[str, str]]:
@@ -450,7 +440,7 @@ def _reasons(batch: pa.RecordBatch) -> list[tuple[str, str]]:
 
 def _examples(batch: pa.RecordBatch, key: tuple[str, str], most: int) -> list[dict[str, Any]]:
     here = batch.filter((pc.field("action") == key[0]) & (pc.field("code") == key[1]))
-    examples: list[dict[str, Any]] = here.slice(0, most).select(["path", "line", "image", "why"]).to_pylist()
+    examples: list[dict[str, Any]] = here.slice(0, most).select(_EXAMPLE_OF).to_pylist()
     return examples
 
 
@@ -460,7 +450,7 @@ def _account(
     account: dict[str, Any] = dict.fromkeys(("found", *tables.PARTS), 0)
     broken = []
     for table, manifest, held in zip(sources, manifests, rows, strict=True):
-        stated = {key: manifest.get("images", {}).get(key, 0) for key in account}
+        stated = {key: manifest["images"].get(key, 0) for key in account}
         if stated["found"] != sum(stated[part] for part in tables.PARTS) or stated["written"] != held:
             broken.append(str(table))
         for key, number in stated.items():

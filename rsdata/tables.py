@@ -29,12 +29,13 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec import UNSET, UnsetType
 
 from rsdata import places
 from rsdata.columns import Boxes
 from rsdata.errors import RsdataError, TableError, UnfinishedError
 from rsdata.hashing import Hashes, Sample, finished
-from rsdata.records import OBJECT, REJECTION_SCHEMA, SCHEMA, Box, Rejection
+from rsdata.records import EDGES, OBJECT, REJECTION_SCHEMA, SCHEMA, Box, Rejection
 
 MANIFEST = "manifest.json"
 REJECTIONS = "rejections.parquet"
@@ -52,6 +53,8 @@ SPLIT = re.compile(r"\w[\w.-]{0,99}")
 SHARD = re.compile(r"data/[^/\\\0]+\.parquet")
 """What names a shard in a manifest."""
 
+BATCH = 4096
+"""Rows that are looked at together where no image is read."""
 ROWS_PER_GROUP = 100
 BYTES_PER_GROUP = 64 << 20
 ROWS_PER_GROUP_WITHOUT_IMAGES = 2_500
@@ -69,7 +72,7 @@ _GEOPARQUET = {
 _TEXT = ("image_id", "dataset", "split", "image.path", "captions.list.element", "caption_source", "label")
 _PLAIN = ("sha256", "annotation", "width", "height")
 _HASHES = ("phash", "phashes.list.element", "dhash.list.element", "low_info", "pixels")
-_EDGES = tuple(f"objects.list.element.{field}" for field in ("xmin", "ymin", "xmax", "ymax"))
+_EDGES = tuple(f"objects.list.element.{field}" for field in EDGES)
 _LABELS = tuple(f"objects.list.element.{field}" for field in ("label", "raw_label", "flags.list.element"))
 _EARTH = ("gsd", "cover.list.element.label", "cover.list.element.share", "geometry")
 _POLYGON = "objects.list.element.polygon.list.element"
@@ -532,6 +535,28 @@ def parquet(path: Path) -> pq.ParquetFile:
     return _Parquet(**places.arrow(path))
 
 
+@contextmanager
+def reading(path: Path, columns: Sequence[str] = ()) -> Iterator[pq.ParquetFile]:
+    """A Parquet file to read from. columns: that it must have, as `iter_batches` names them.
+
+    Raises TableError where it lacks one, or is found to be damaged, also by what is done with it inside.
+    """
+    try:
+        with parquet(path) as file:
+            held = {file.schema.column(at).path for at in range(len(file.schema))} if columns else set()
+            if missing := [name for name in columns if name not in held]:
+                raise TableError(f"{path}: lacks the column {missing[0]}: convert it again")
+            yield file
+    except (pa.ArrowException, OSError) as error:
+        raise TableError(f"{path}: damaged: {error}; convert it again") from error
+
+
+def batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Columns of a Parquet file, BATCH rows at a time. Raises TableError as `reading`."""
+    with reading(path, columns) as file:
+        yield from file.iter_batches(BATCH, columns=list(columns))
+
+
 def read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """A Parquet file as a whole."""
     return _judged(pq.read_table(**places.arrow(path), columns=columns))
@@ -544,15 +569,12 @@ def row_groups(
 
     Raises TableError where it is damaged, or lacks a column of SCHEMA.
     """
-    try:
-        with parquet(path) as shard:
-            if not shard.schema_arrow.remove_metadata().equals(SCHEMA):
-                raise TableError(f"{path}: not the columns of this version: convert it again")
-            for number in range(shard.num_row_groups):
-                if shard.metadata.row_group(number).num_rows and (numbers is None or number in numbers):
-                    yield sound(path, shard.read_row_group(number, columns))
-    except (pa.ArrowException, OSError) as error:
-        raise TableError(f"{path}: damaged: {error}") from error
+    with reading(path) as shard:
+        if not shard.schema_arrow.remove_metadata().equals(SCHEMA):
+            raise TableError(f"{path}: not the columns of this version: convert it again")
+        for number in range(shard.num_row_groups):
+            if shard.metadata.row_group(number).num_rows and (numbers is None or number in numbers):
+                yield sound(path, shard.read_row_group(number, columns))
 
 
 _NEVER_NULL = ("image_id", "dataset", "split", "image", "objects", "captions", "cover")
@@ -650,12 +672,12 @@ class _Manifest(msgspec.Struct):
     """What the parts of a manifest must be, for those who read it. Another program may write fewer."""
 
     splits: dict[str, _Split]
-    rsdata: _About | None = None
-    images: _Images | None = None
-    objects: _Objects | None = None
-    captions: int | None = None
-    reasons: dict[str, dict[str, int]] | None = None
-    datasets: dict[str, _Dataset] | None = None
+    rsdata: _About | UnsetType = UNSET
+    images: _Images | UnsetType = UNSET
+    objects: _Objects | UnsetType = UNSET
+    captions: int | UnsetType = UNSET
+    reasons: dict[str, dict[str, int]] | UnsetType = UNSET
+    datasets: dict[str, _Dataset] | UnsetType = UNSET
 
 
 def manifest(table: Path, whole: bool = False) -> dict[str, Any]:
@@ -669,10 +691,8 @@ def manifest(table: Path, whole: bool = False) -> dict[str, Any]:
         msgspec.convert(loaded, _Manifest)
     except msgspec.ValidationError as error:
         raise TableError(f"{table / MANIFEST}: {error}; convert the dump again") from error
-    lacking = [
-        name for name in _Manifest.__struct_fields__ if loaded.get(name) is None and (whole or name in loaded)
-    ]
-    if lacking:
+    lacking = [name for name in _Manifest.__struct_fields__ if name not in loaded]
+    if whole and lacking:
         raise TableError(f"{table / MANIFEST}: lacks {', '.join(lacking)}; convert the dump again")
     return loaded
 
@@ -692,13 +712,11 @@ def _loaded(table: Path) -> dict[str, Any]:
     return loaded
 
 
-def _named(table: Path, split: str, held: Any) -> list[str]:
+def _named(table: Path, split: str, names: list[str]) -> list[str]:
     """The files that a manifest names for a split. Raises TableError for what is no shard of the table."""
     if not SPLIT.fullmatch(split):
         raise TableError(f"{table / MANIFEST}: split {split!r:.100} cannot name a file")
-    names = held.get("files") if isinstance(held, dict) else None
-    known = isinstance(names, list) and all(isinstance(name, str) and SHARD.fullmatch(name) for name in names)
-    if not isinstance(names, list) or not known:
+    if not all(map(SHARD.fullmatch, names)):
         raise TableError(f"{table / MANIFEST}: split {split!r} names something else than files in data")
     return names
 
@@ -712,7 +730,7 @@ def shards(table: Path, splits: Collection[str] = ()) -> list[Path]:
     for split in splits:
         if split not in held:
             raise TableError(f"{table}: no split {split!r}; it has {', '.join(held)}")
-    paths = [table / name for split in splits or held for name in _named(table, split, held[split])]
+    paths = [table / name for split in splits or held for name in _named(table, split, held[split]["files"])]
     for path in paths:
         if not path.is_file():
             raise TableError(f"{path}: named in the manifest, but missing")

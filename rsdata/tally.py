@@ -62,8 +62,8 @@ def summed(several: Sequence[tuple[Any, Any]]) -> tuple[Any, Any]:
 
 
 def digests(texts: Iterable[str | None]) -> Any:
-    """64 bits of each text (n,) uint64, the same in every run; 0 for null."""
-    short = [bytes(8) if text is None else blake2b(text.encode(), digest_size=8).digest() for text in texts]
+    """64 bits of each text (n,) uint64, the same in every run; 0 for null and for no text."""
+    short = [blake2b(text.encode(), digest_size=8).digest() if text else bytes(8) for text in texts]
     return np.frombuffer(b"".join(short), np.uint64)
 
 

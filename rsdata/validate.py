@@ -15,7 +15,7 @@ import pyarrow as pa
 from rsdata import rasters, removals, tables
 from rsdata.errors import TableError
 from rsdata.hashing import hashes
-from rsdata.records import REJECTION_SCHEMA, SCHEMA
+from rsdata.records import EDGES, REJECTION_SCHEMA, SCHEMA
 
 
 class Problem(NamedTuple):
@@ -62,7 +62,7 @@ def validate(table: Path, deep: bool = False) -> Iterator[Problem]:
         if count > 1:
             yield Problem(tables.MANIFEST, -1, f"image_id {identity!r} is given {count} times")
     stated: Counter[str] = Counter()
-    for entry in manifest.get("datasets", {}).values():
+    for entry in manifest["datasets"].values():
         stated.update(entry.get("classes", {}))
     for label in sorted({*stated, *labels}):
         if stated[label] != labels[label]:
@@ -72,16 +72,14 @@ def validate(table: Path, deep: bool = False) -> Iterator[Problem]:
 
 
 def _account(table: Path, manifest: Mapping[str, Any], totals: Mapping[str, int]) -> Iterator[Problem]:
-    images, objects = manifest.get("images", {}), manifest.get("objects", {})
+    images = manifest["images"]
     parts = sum(images.get(key, 0) for key in tables.PARTS)
-    if images.get("found") != parts:
-        yield Problem(
-            tables.MANIFEST, -1, f"images: {images.get('found')} found, but the parts sum to {parts}"
-        )
+    if images["found"] != parts:
+        yield Problem(tables.MANIFEST, -1, f"images: {images['found']} found, but the parts sum to {parts}")
     stated = {
-        "images": images.get("written"),
-        "objects": objects.get("written"),
-        "captions": manifest.get("captions"),
+        "images": images["written"],
+        "objects": manifest["objects"]["written"],
+        "captions": manifest["captions"],
     }
     for unit, count in stated.items():
         if count != totals[unit]:
@@ -96,7 +94,7 @@ def _account(table: Path, manifest: Mapping[str, Any], totals: Mapping[str, int]
         yield Problem(tables.REJECTIONS, -1, "not the columns of rejections")
         return
     actions = Counter(listed["action"].to_pylist())
-    for action, codes in manifest.get("reasons", {}).items():
+    for action, codes in manifest["reasons"].items():
         if sum(codes.values()) != actions[action]:
             yield Problem(
                 tables.REJECTIONS, -1, f"{actions[action]} are {action}, {sum(codes.values())} stated"
@@ -178,7 +176,7 @@ def _row(row: Mapping[str, Any], split: str, deep: bool) -> Iterator[str]:
         yield f"image_id {row['image_id']!r} does not begin with dataset and split"
     width, height = row["width"], row["height"]
     for held in row["objects"]:
-        edges = [held[edge] for edge in ("xmin", "ymin", "xmax", "ymax")]
+        edges = [held[edge] for edge in EDGES]
         points = held["polygon"] or ()
         if None in edges or not all(map(math.isfinite, edges)):
             yield f"{held['label']}: box {edges} is not of finite numbers"

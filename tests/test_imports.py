@@ -13,7 +13,7 @@ import rsdata
 TIERS = [
     ["rsdata"],
     ["errors"],
-    ["records", "places", "engine", "progress"],
+    ["records", "places", "engine", "progress", "grid"],
     [
         "arguments",
         "files",
@@ -29,7 +29,6 @@ TIERS = [
         "paper",
         "tiles",
         "tally",
-        "grid",
         "spellings",
     ],
     [
